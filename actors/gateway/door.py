@@ -1,0 +1,209 @@
+"""What every room of the gateway shares: settings, the store's worker, the mailbox, and who is here.
+
+`perform` is the one way to a control decision; what an outcome wants spoken is spoken here and nowhere else. Whatever
+runs in the background is held here, so that nothing is lost by a forgotten task and `stop` can wait for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from actors import telemetry
+from actors.config import Settings
+from actors.gateway.counts import Counts
+from actors.gateway.hub import Hub
+from actors.gateway.limits import Limits
+from actors.law.effects import CloseSocket, CommandsWait, Wake
+from actors.law.requests import Closed, Request
+from actors.mailbox import Mailbox
+from actors.protocol import ids
+from actors.protocol.errors import HoldfastError
+from actors.store.contract import IdempotencyKey, Outcome
+from actors.store.worker import StoreWorker
+
+if TYPE_CHECKING:
+    from actors.gateway.connection import Connection
+
+SOCKETS_MAX: Final = 20_000  # per gateway: about 1 GiB of them at 50 KiB each; the next gets 4429
+CLOSED_RETRY_S: Final = (0.2, 1.0, 2.0, 5.0)  # then every 5 s: a close that nobody heard is an execution without an end
+
+
+class Tended(Protocol):
+    """A live socket: looked after every second, and asked whether its token still holds."""
+
+    token_hash: str | None
+    kind: str  # ingest, stream, sse, fleet or fleet_sse; for /metrics
+
+    def tend(self) -> None: ...
+    def end(self, code: int, reason: str = "", *, drain: bool = False) -> None: ...
+
+
+class Door:
+    def __init__(
+        self,
+        settings: Settings,
+        worker: StoreWorker,
+        mailbox: Mailbox,
+        *,
+        gateway_id: str,
+        now: Callable[[], float],
+        wall_ms: Callable[[], int],
+    ) -> None:
+        self.settings, self.worker, self.mailbox, self.gateway_id = settings, worker, mailbox, gateway_id
+        self.wall_ms = wall_ms
+        self.clock = FairClock(now)
+        self.hub = Hub(worker, self.spawn)
+        self.limits = Limits(settings, now)
+        self.counts = Counts()
+        self.sockets: set[Tended] = set()
+        self.connections: dict[str, Connection] = {}
+        self.of_session: dict[str, list[Connection]] = {}  # oldest first; a predecessor leaves when its socket ends
+        self.dirty: dict[Connection, None] = {}  # connections with something to say after this group
+        self.accepting = True
+        self._tasks: set[asyncio.Task[Any]] = set()
+        worker.after_group = self.after_group
+
+    # ------------------------------------------------------------ control decisions
+
+    async def perform(self, request: Request, key: IdempotencyKey | None = None, *, wake: bool = False) -> Outcome:
+        """Raises HoldfastError of the store; anything else is our own mistake and becomes `internal`."""
+        outcome = await self.mailbox.perform(request, key, wake=wake)
+        self.speak(outcome)
+        return outcome
+
+    def speak(self, outcome: Outcome) -> None:
+        """After the commit. All of it is hints: what they are about stands in rows and is found by the poll too."""
+        for said in outcome.speech:
+            if isinstance(said, CloseSocket):
+                if connection := self.connections.get(said.connection_id):
+                    connection.end(said.code, said.reason)
+            elif isinstance(said, CommandsWait):
+                self.commands_wait(outcome.session_id)
+            else:
+                assert isinstance(said, Wake)
+                self.mailbox.port.wake(outcome.session_id)
+        self.hub.advance(outcome.session_id, outcome.last_seq)
+
+    def commands_wait(self, session_id: str) -> None:
+        """Only the youngest connection may have them: an older one is fenced, and its close is on its way."""
+        if here := self.of_session.get(session_id):
+            max(here, key=lambda c: c.epoch).commands_wait()
+
+    def report_closed(self, session_id: str, connection_id: str, code: int | None, reason: str, error: str) -> None:
+        """In the background and until it is heard: the grace of an execution hangs on it."""
+        request = Closed(
+            session_id=session_id,
+            seed=ids.ulid(),
+            connection_id=connection_id,
+            code=code,
+            close_reason=reason[:500],
+            error=error[:500],
+        )
+        self.spawn(self._until_heard(request))
+
+    async def _until_heard(self, request: Closed) -> None:
+        tries = 0
+        while True:
+            try:
+                await self.perform(request)
+                return
+            except HoldfastError as error:
+                telemetry.emit("gateway.close_unheard", session_id=request.session_id, code=error.code)
+                if not error.retryable:
+                    return  # it was decided, and refused: no such session
+            except Exception as error:  # a bug of ours may not leave a session connected to nobody
+                telemetry.emit("gateway.close_failed", session_id=request.session_id, error=repr(error))
+            await asyncio.sleep(CLOSED_RETRY_S[min(tries, len(CLOSED_RETRY_S) - 1)])
+            tries += 1
+
+    # ------------------------------------------------------------ groups
+
+    def after_group(self) -> None:
+        """Acks and fan-out once per group, not per frame."""
+        dirty, self.dirty = self.dirty, {}
+        for connection in dirty:
+            try:
+                connection.after_group()
+            except Exception as error:  # one connection's trouble is not the next one's
+                telemetry.emit("gateway.after_group_failed", session_id=connection.session_id, error=repr(error))
+        self.counts.group_told()
+
+    # ------------------------------------------------------------ who is here
+
+    def admit(self, connection: Connection) -> None:
+        self.connections[connection.connection_id] = connection
+        self.of_session.setdefault(connection.session_id, []).append(connection)
+        self.sit(connection)
+
+    def sit(self, socket: Tended) -> None:
+        self.sockets.add(socket)
+        self.limits.sit(socket.token_hash)
+
+    def rise(self, socket: Tended) -> None:
+        if socket in self.sockets:
+            self.sockets.discard(socket)
+            self.limits.rise(socket.token_hash)
+
+    def room(self, token_hash: str, address: str | None) -> None:
+        """Raises unavailable, too_many_connections: whether one more socket may stay."""
+        if not self.accepting:
+            raise HoldfastError("unavailable")
+        if len(self.sockets) >= SOCKETS_MAX:
+            raise HoldfastError("too_many_connections")
+        self.limits.room(token_hash, address)
+
+    def dismiss(self, connection: Connection) -> None:
+        self.rise(connection)
+        self.dirty.pop(connection, None)
+        if self.connections.pop(connection.connection_id, None) is not None:
+            here = self.of_session[connection.session_id]
+            here.remove(connection)
+            if not here:
+                del self.of_session[connection.session_id]
+
+    async def emptied(self, within_s: float) -> None:
+        """Until the last socket has left, and for no longer than that."""
+        until = time.monotonic() + within_s
+        while self.sockets and time.monotonic() < until:  # noqa: ASYNC110 - once, at the end; an event for it is worse
+            await asyncio.sleep(0.01)
+
+    # ------------------------------------------------------------ background
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            telemetry.emit("gateway.task_failed", task=task.get_coro().__qualname__, error=repr(error))  # type: ignore[union-attr]
+
+    async def settle(self, within_s: float) -> None:
+        """Waits for the background; what is left then is cancelled."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=within_s)
+        for task in (left := set(self._tasks)):
+            task.cancel()
+        if left:
+            await asyncio.wait(left, timeout=1.0)
+
+
+class FairClock:
+    """Seconds in which this loop was awake. A process that was frozen, or a loop that was held, finds its peers'
+    frames waiting in the kernel: their deadlines must not have run meanwhile (they could not be heard)."""
+
+    STEP_MAX_S = 2.0
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now, self._at, self._fair = now, now(), 0.0
+
+    def __call__(self) -> float:
+        at = self._now()
+        self._fair += min(at - self._at, self.STEP_MAX_S)
+        self._at = at
+        return self._fair

@@ -1,0 +1,298 @@
+"""One watched session's live tail, and the cursors that read it. Replay and live are one path (DESIGN §5).
+
+A subscriber is a cursor. What stands right behind it comes from the ring if it is there, otherwise as a page from the
+store; nothing is queued per subscriber, so a slow one costs no memory and slows nobody. A batch enters the ring only
+if it continues it (`first == last + 1`): otherwise the ring starts anew and readers fetch the hole from the store.
+Heads are hints. They may be early, late or lost; what a page says wins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol
+
+from actors.protocol.defaults import FEED_BYTES, FEED_EVENTS, PAGE_EVENTS
+from actors.protocol.errors import HoldfastError
+from actors.store.contract import Page
+
+FLEETING_MAX: Final = 64  # ephemeral frames waiting for one subscriber; they are dropped first
+CLOSING_TYPE: Final = "session.closed"  # the last event of a deleted session
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    seq: int
+    type: str
+    execution_id: str | None
+    fragment: str
+
+
+# ---------------------------------------------------------------- what a subscriber is told
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Stored events in order. frame: the ready-made frame, shared by all who stand at the same place."""
+
+    entries: Sequence[Entry]  # never empty
+    live: bool
+    frame: bytes | None = None
+
+    def encoded(self) -> bytes:
+        return self.frame if self.frame is not None else join([e.fragment for e in self.entries], self.live)
+
+
+@dataclass(frozen=True, slots=True)
+class CaughtUp:
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """The cursor cannot be honoured; it goes on from first_seq."""
+
+    reason: Literal["retention", "ahead", "restored"]
+    first_seq: int
+    last_seq: int
+    stream_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ephemeral:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The session was deleted; nothing more will come."""
+
+
+Step = Batch | CaughtUp | Reset | Ephemeral | Gone
+
+
+def join(fragments: Sequence[str], live: bool) -> bytes:
+    return f'{{"type":"events","events":[{",".join(fragments)}],"live":{"true" if live else "false"}}}'.encode()
+
+
+class ReadPage(Protocol):
+    def __call__(
+        self, session_id: str, after_seq: int, types: tuple[str, ...], execution_id: str | None, /
+    ) -> Awaitable[Page]: ...
+
+
+# ---------------------------------------------------------------- the ring
+
+
+class Feed:
+    def __init__(
+        self, session_id: str, read: ReadPage, *, limit: int = FEED_EVENTS, limit_bytes: int = FEED_BYTES
+    ) -> None:
+        self.session_id, self.read = session_id, read
+        self.head = 0  # as far as is known, committed
+        self.batches = 0  # published
+        self.gone = False
+        self.stream_id: str | None = None
+        self.subscribers: set[Subscription] = set()
+        self._ring: deque[Entry] = deque()
+        self._bytes = 0
+        self._limit, self._limit_bytes = limit, limit_bytes
+        self._joined: dict[tuple[int, int], bytes] = {}
+
+    def publish(self, entries: Sequence[Entry]) -> None:
+        """A committed batch, contiguous in itself."""
+        first = entries[0].seq
+        if self._ring and first != self._ring[-1].seq + 1:
+            self._clear()
+        self.batches += 1
+        self._joined.clear()
+        self._ring.extend(entries)
+        self._bytes += sum(len(e.fragment) for e in entries)
+        while len(self._ring) > self._limit or self._bytes > self._limit_bytes:
+            self._bytes -= len(self._ring.popleft().fragment)
+        self.advance(entries[-1].seq)
+
+    def _clear(self) -> None:
+        self._ring.clear()
+        self._bytes = 0
+        self._joined.clear()
+
+    def advance(self, last_seq: int) -> None:
+        """Rows up to last_seq exist."""
+        if last_seq > self.head:
+            self.head = last_seq
+            self.wake()
+
+    def behind(self, last_seq: int) -> None:
+        """A page says that the log ends here: a hint was early, or the log is another one."""
+        self.head = last_seq
+        if self._ring and self._ring[-1].seq > last_seq:
+            self._clear()
+
+    def close(self) -> None:
+        """The session was deleted. One look more, for what was said last; a page says where it really ends."""
+        if not self.gone:
+            self.gone = True
+            self.head += 1
+        self.wake()
+
+    def restored(self, stream_id: str, last_seq: int) -> None:
+        """Another log stands there (a backup came back): every cursor has to look."""
+        self.stream_id, self.head = stream_id, last_seq
+        self._clear()
+        self.wake()
+
+    def wake(self) -> None:
+        for subscriber in self.subscribers:
+            subscriber.stir.set()
+
+    def ephemeral(self, execution_id: str, text: str) -> None:
+        for subscriber in self.subscribers:
+            subscriber.offer(execution_id, text)
+
+    def after(self, cursor: int) -> Sequence[Entry]:
+        """What the ring holds right behind the cursor; nothing if there is a hole between."""
+        ring = self._ring
+        if not ring or not ring[0].seq <= cursor + 1 <= ring[-1].seq:
+            return ()
+        return list(itertools.islice(ring, cursor + 1 - ring[0].seq, None))
+
+    def shared(self, entries: Sequence[Entry]) -> bytes:
+        """Joined once for everybody who stands at the same place. Forgotten with the next batch, so it is small."""
+        key = (entries[0].seq, entries[-1].seq)
+        frame = self._joined.get(key)
+        if frame is None:
+            frame = join([e.fragment for e in entries], True)
+            if len(self._joined) < 4:
+                self._joined[key] = frame
+        return frame
+
+
+# ---------------------------------------------------------------- a cursor
+
+
+class Subscription:
+    """`step()` gives what comes next, for ever. Cancelling a step loses nothing."""
+
+    def __init__(
+        self,
+        feed: Feed,
+        *,
+        stream_id: str,
+        first_seq: int,
+        last_seq: int,
+        after_seq: int | None = None,
+        came_from: str | None = None,
+        types: tuple[str, ...] = (),
+        execution_id: str | None = None,
+        on_close: Callable[[Subscription], None] = lambda _: None,
+    ) -> None:
+        """stream_id, first_seq, last_seq: of the snapshot. came_from: the stream that after_seq was counted in."""
+        self.feed, self.types, self.execution_id = feed, types, execution_id
+        self.stir = asyncio.Event()
+        self._wanted, self._kinds = stream_id, frozenset(types)
+        self._fleeting: deque[str] = deque(maxlen=FLEETING_MAX)
+        self._caught_up = self._over = False
+        self._on_close = on_close
+        self.cursor = last_seq if after_seq is None else after_seq
+        self._target = last_seq  # caught up: beyond what stood when it came; a busy session has no quieter moment
+        self._reset: Reset | None = None
+        if after_seq is not None:
+            self._judge(stream_id, first_seq, last_seq, came_from)
+        feed.head = max(feed.head, last_seq)
+        feed.subscribers.add(self)
+
+    def close(self) -> None:
+        self.feed.subscribers.discard(self)
+        self._on_close(self)
+
+    def offer(self, execution_id: str, text: str) -> None:
+        """Whoever is behind, or asked for certain types only, is spared."""
+        at_the_end = self._caught_up and self.cursor >= self.feed.head
+        if at_the_end and not self._kinds and self.execution_id in (None, execution_id):
+            self._fleeting.append(text)
+            self.stir.set()
+
+    def _judge(self, stream_id: str, first_seq: int, last_seq: int, came_from: str | None) -> bool:
+        """Whether the cursor can be honoured in this log; if not, a reset is due and it goes on from first_seq."""
+        reason: Literal["retention", "ahead", "restored"] | None = None
+        if came_from is not None and came_from != stream_id:
+            reason = "restored"
+        elif self.cursor > last_seq:
+            reason = "ahead"
+        elif self.cursor + 1 < first_seq:
+            reason = "retention"
+        if reason is None:
+            return True
+        self._reset = Reset(reason, first_seq, last_seq, stream_id)
+        self._wanted, self.cursor, self._target = stream_id, first_seq - 1, last_seq
+        return False
+
+    async def step(self) -> Step:
+        while True:
+            if self._reset is not None:
+                told, self._reset = self._reset, None
+                return told
+            if not self._caught_up and (self.cursor >= self._target or not self._has_to_look()):
+                self._caught_up = True
+                return CaughtUp(self.cursor)
+            if self._has_to_look():
+                entries = self.feed.after(self.cursor)
+                batch = self._take(entries) if entries else await self._read()
+                if batch is not None:
+                    return batch
+                continue
+            if self._over or self.feed.gone:
+                return Gone()
+            if self._fleeting:
+                return Ephemeral(self._fleeting.popleft())
+            self.stir.clear()
+            await self.stir.wait()
+
+    def _has_to_look(self) -> bool:
+        if self._over:
+            return False
+        return self.cursor < self.feed.head or self.feed.stream_id not in (None, self._wanted)
+
+    def _take(self, entries: Sequence[Entry]) -> Batch | None:
+        """From the ring, by our filter."""
+        self.cursor = entries[-1].seq
+        self._over |= entries[-1].type == CLOSING_TYPE
+        if not self._kinds and self.execution_id is None:
+            return Batch(entries, self._caught_up, self.feed.shared(entries) if self._caught_up else None)
+        chosen = [
+            e
+            for e in entries
+            if (not self._kinds or e.type in self._kinds)
+            and (self.execution_id is None or e.execution_id == self.execution_id)
+        ]
+        return Batch(chosen, self._caught_up) if chosen else None
+
+    async def _read(self) -> Batch | None:
+        """A page from the store, filtered there."""
+        asked_for, batches = self.feed.head, self.feed.batches
+        try:
+            page = await self.feed.read(self.feed.session_id, self.cursor, self.types, self.execution_id)
+        except HoldfastError as error:
+            if error.code not in ("session_not_found", "session_deleted"):
+                raise
+            self._over = True
+            return None
+        if page.last_seq < asked_for == self.feed.head and batches == self.feed.batches:
+            self.feed.behind(
+                page.last_seq
+            )  # unless something was committed while we read: then the page is the old one
+        self.feed.advance(page.last_seq)
+        if not self._judge(page.stream_id, page.first_seq, page.last_seq, self._wanted):
+            return None
+        self.cursor = max(self.cursor, page.scanned_to)
+        rows = zip(page.seqs, page.types, page.execution_ids, page.fragments, strict=True)
+        entries = [Entry(*row) for row in rows]
+        self._over |= bool(entries) and entries[-1].type == CLOSING_TYPE
+        return Batch(entries, self._caught_up) if entries else None
+
+
+PAGE_LIMIT: Final = PAGE_EVENTS

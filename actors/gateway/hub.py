@@ -1,0 +1,134 @@
+"""Who is watched, and what is new. Everything here is a hint or a copy of committed rows; losing it all loses nothing.
+
+A gateway publishes what it committed itself, hears hints for the rest, and once a second looks at the heads of what is
+watched (DESIGN §5).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from actors.gateway.feed import PAGE_LIMIT, Entry, Feed, Subscription
+from actors.gateway.fleet import Fleet
+from actors.protocol.defaults import FEED_BYTES
+from actors.protocol.errors import HoldfastError
+from actors.store import rows
+from actors.store.contract import Appended, AppendItem, Page
+from actors.store.worker import StoreWorker
+
+SUBSCRIBERS_MAX: Final = 1000  # per session; each costs a socket, and one loop wakes them all
+
+
+class Hub:
+    def __init__(self, worker: StoreWorker, spawn: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]) -> None:
+        self._worker = worker
+        self.feeds: dict[str, Feed] = {}
+        self.fleet = Fleet(worker, spawn)
+
+    # ------------------------------------------------------------ what is new
+
+    def publish(self, item: AppendItem, done: Appended) -> None:
+        """A committed item of ours. Encoded once, and only if somebody watches."""
+        self.fleet.changed(item.session_id)
+        feed = self.feeds.get(item.session_id)
+        if feed is None:
+            return
+        events = item.events[len(item.events) - done.count :]
+        is_gap = len(item.events) != item.covers
+        if is_gap and done.skipped:
+            feed.advance(done.first_seq)  # the store narrowed it: only the store knows its words
+            return
+        exec_seq = item.first + done.skipped
+        feed.publish(
+            [
+                Entry(
+                    done.first_seq + i,
+                    e.type,
+                    item.execution_id,
+                    rows.fragment(done.first_seq + i, item.execution_id, exec_seq + i, e.type, e.ts_ms, e.data),
+                )
+                for i, e in enumerate(events)
+            ]
+        )
+
+    def advance(self, session_id: str, last_seq: int) -> None:
+        self.fleet.changed(session_id)
+        if feed := self.feeds.get(session_id):
+            feed.advance(last_seq)
+
+    def ephemeral(self, session_id: str, execution_id: str, text: str) -> None:
+        if feed := self.feeds.get(session_id):
+            feed.ephemeral(execution_id, text)
+
+    def gone(self, session_id: str) -> None:
+        self.fleet.changed(session_id)
+        if feed := self.feeds.get(session_id):
+            feed.close()
+
+    async def look(self) -> None:
+        """The heads of everything watched; what we were not told of is found here."""
+        watched = list(self.feeds)
+        if not watched:
+            return
+        heads = await self._worker.read(lambda store: store.heads(watched))
+        for session_id in watched:
+            feed = self.feeds.get(session_id)
+            if feed is None:
+                continue
+            head = heads.get(session_id)
+            if head is None:
+                feed.close()
+            elif feed.stream_id is not None and head[1] != feed.stream_id:
+                feed.restored(head[1], head[0])
+            else:
+                feed.advance(head[0])
+
+    # ------------------------------------------------------------ who watches
+
+    async def watch(
+        self,
+        session_id: str,
+        *,
+        after_seq: int | None,
+        came_from: str | None,
+        types: tuple[str, ...],
+        execution_id: str | None,
+    ) -> tuple[dict[str, Any], Subscription]:
+        """The snapshot and the cursor. Raises session_not_found, session_deleted, too_many_connections."""
+        feed = self.feeds.get(session_id)
+        if feed is None:
+            feed = self.feeds[session_id] = Feed(session_id, self._page)
+        if len(feed.subscribers) >= SUBSCRIBERS_MAX:
+            raise HoldfastError("too_many_connections", f"{SUBSCRIBERS_MAX} watch this session already")
+        try:
+            # The feed stands before the snapshot is read: nothing that commits in between is missed.
+            session = await self._worker.read(lambda store: store.session(session_id))
+        except BaseException:
+            self._leave(feed)
+            raise
+        self.feeds[session_id] = feed  # it may have been left by its last subscriber meanwhile
+        feed.stream_id = session["stream_id"]
+        return session, Subscription(
+            feed,
+            stream_id=session["stream_id"],
+            first_seq=session["first_seq"],
+            last_seq=session["last_seq"],
+            after_seq=after_seq,
+            came_from=came_from,
+            types=types,
+            execution_id=execution_id,
+            on_close=lambda subscription: self._leave(subscription.feed),
+        )
+
+    def _leave(self, feed: Feed) -> None:
+        if not feed.subscribers and self.feeds.get(feed.session_id) is feed:
+            del self.feeds[feed.session_id]
+
+    async def _page(self, session_id: str, after_seq: int, types: tuple[str, ...], execution_id: str | None) -> Page:
+        return await self._worker.read(
+            lambda store: store.page(
+                session_id, after_seq, PAGE_LIMIT, types=types, execution_id=execution_id, max_bytes=FEED_BYTES
+            )
+        )

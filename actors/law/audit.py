@@ -1,0 +1,56 @@
+"""What an operator did, as a line for the audit: who, what, on what, and how it came out. Never a payload, never a text
+that somebody wrote: reasons, inputs and notes may hold anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from actors.law import requests
+from actors.law.effects import Answer, Refuse, Show
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """by: a token's id; None: a program inside the service. outcome: ok, unchanged, or the code of the refusal."""
+
+    action: str
+    by: str | None
+    session_id: str | None = None
+    execution_id: str | None = None
+    object_id: str | None = None  # an approval, a token, a webhook
+    outcome: str = "ok"
+
+
+ACTIONS: Final[dict[type[requests.Request], str]] = {
+    requests.CreateSession: "session.create",
+    requests.DeleteSession: "session.delete",
+    requests.Submit: "execution.submit",
+    requests.Interrupt: "execution.interrupt",
+    requests.Fail: "execution.fail",
+    requests.SendInput: "execution.input",
+    requests.ResolveApproval: "approval.resolve",
+}
+
+
+def act_of(request: requests.Request, answer: Answer) -> Act | None:
+    """None: not an operator's doing (a frame, a sweep)."""
+    action = ACTIONS.get(type(request))
+    if action is None:
+        return None
+    execution_id = getattr(request, "execution_id", None)
+    outcome = "ok"
+    if isinstance(answer, Refuse):
+        outcome = answer.code
+    elif isinstance(answer, Show):
+        execution_id = execution_id or answer.execution_id
+        outcome = "ok" if answer.changed else "unchanged"
+    return Act(
+        action,
+        getattr(request, "by", None),
+        request.session_id,
+        execution_id,
+        getattr(request, "approval_id", None),
+        outcome,
+    )

@@ -1,0 +1,121 @@
+"""Every number that Holdfast starts with, and why it is that number. Seconds unless the name says otherwise.
+
+Both sides import the constants; docs/configuration.md is made from REASONS and a test holds them together.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+TICK_S: Final = 1.0
+HEARTBEAT_S: Final = 10.0
+SERVER_PING_S: Final = 15.0
+SERVER_PONG_S: Final = 10.0
+WRAPPER_PING_S: Final = 5.0
+WRAPPER_PONG_S: Final = 5.0
+STALE_S: Final = 90.0
+PENDING_S: Final = 180.0
+GRACE_S: Final = 30.0
+INTERRUPT_S: Final = 20.0
+BACKOFF_S: Final = (1.0, 2.0, 4.0, 8.0)
+BACKOFF_RESET_S: Final = 30.0
+CONNECT_TIMEOUT_S: Final = 10.0
+HELLO_TIMEOUT_S: Final = 10.0
+REQUEST_TIMEOUT_S: Final = 20.0
+CONTROL_DEADLINE_S: Final = 5.0
+ORPHAN_AFTER_S: Final = 600.0
+HIBERNATE_AFTER_S: Final = 60.0
+ACTORS_MAX: Final = 64
+RETENTION_S: Final = 90 * 86400.0
+AUDIT_RETENTION_S: Final = 365 * 86400.0
+WEBHOOK_TIMEOUT_S: Final = 10.0
+WEBHOOK_RETRY_S: Final = (60.0, 120.0, 240.0, 480.0)
+WEBHOOK_RETRY_AFTER_MAX_S: Final = 3600.0
+WEBHOOK_LEASE_S: Final = 30.0
+LAST_SEEN_FLUSH_S: Final = 3.0
+SERVICE_STEP_MAX_S: Final = 3.0
+IDEMPOTENCY_KEEP_S: Final = 86400.0
+FINAL_WAIT_S: Final = 60.0
+
+QUEUE_LIMIT: Final = 10
+TOMBSTONES: Final = 1000
+MAX_FRAME_BYTES: Final = 1 << 20
+WINDOW_BYTES: Final = 256 << 10
+MAX_BODY_BYTES: Final = 1 << 20
+MAX_JSON_DEPTH: Final = 32
+MAX_SAFE_INTEGER: Final = 1 << 53
+EVENTS_PER_FRAME: Final = 1000
+SPOOL_LIMIT_BYTES: Final = 1 << 30
+SPOOL_RESERVE_BYTES: Final = 4 << 20
+CHUNK_BYTES: Final = 16 << 10
+CHUNK_S: Final = 0.05
+FEED_EVENTS: Final = 256
+FEED_BYTES: Final = 1 << 20
+PAGE_EVENTS: Final = 500
+SLOW_CONSUMER_S: Final = 30.0
+RETENTION_CHUNK: Final = 1000
+WEBHOOKS_AT_ONCE: Final = 16
+WEBHOOKS_AT_ONCE_PER_TARGET: Final = 4
+REQUESTS_PER_S: Final = 1000.0
+FRAMES_PER_S: Final = 5000.0
+BYTES_PER_S: Final = 64 << 20
+CONNECTIONS_PER_TOKEN: Final = 10_000
+CONNECTIONS_PER_ADDRESS: Final = 10_000
+PORT: Final = 8420
+
+REASONS: Final[dict[str, str]] = {
+    "TICK_S": "the grain of service time; a deadline fires within two of them",
+    "HEARTBEAT_S": "nine chances within STALE_S",
+    "SERVER_PING_S": "half-open sockets are found within ping + pong = 25 s",
+    "SERVER_PONG_S": "a frozen peer is given up after it; long enough for a loaded host to be scheduled",
+    "WRAPPER_PING_S": "the wrapper notices a dead gateway within ping + pong = 10 s, well inside GRACE_S",
+    "WRAPPER_PONG_S": "see WRAPPER_PING_S",
+    "STALE_S": "nine missed heartbeats: the process is there, its loop is not",
+    "PENDING_S": "a sandbox may take minutes to boot; longer, and nobody believes that it will",
+    "GRACE_S": "at least max(ping + pong of the wrapper, backoff cap) + connect timeout + margin = 10 + 10 + 10; checked at start",
+    "INTERRUPT_S": "the wrapper's own ladder (SIGINT, SIGTERM, SIGKILL) fits in it, with a reconnect's margin",
+    "BACKOFF_S": "doubling from 1 s, capped at 8 s so that a restarted service has its fleet back within one cap; with jitter, for ever",
+    "BACKOFF_RESET_S": "a connection that held this long was healthy; the next loss starts at 1 s again",
+    "CONNECT_TIMEOUT_S": "TCP, TLS and upgrade on a bad line; longer is a dead peer",
+    "HELLO_TIMEOUT_S": "an unauthenticated socket may cost us no more than this",
+    "REQUEST_TIMEOUT_S": "headers, and then a body of 1 MiB, at 50 KiB/s on a bad line; no longer for who dribbles",
+    "CONTROL_DEADLINE_S": "the measured worst of a healthy actor is 2 ms awake and 0.5 s cold; at 5 s it is frozen",
+    "ORPHAN_AFTER_S": "an agent without a wrapper is ended after ten minutes: time for an upgrade, not for a zombie",
+    "HIBERNATE_AFTER_S": "an idle actor costs 45 MiB and 0.5 % of a core; waking costs 0.36 s and is off the caller's path",
+    "ACTORS_MAX": "session actors awake at once: 64 are 2.9 GiB; past it decisions are made where they are asked for",
+    "RETENTION_S": "90 days of events",
+    "AUDIT_RETENTION_S": "a year: who asks what happened asks late, and the rows are few and small",
+    "WEBHOOK_TIMEOUT_S": "a receiver that needs longer should take the event first and work afterwards",
+    "WEBHOOK_RETRY_S": "a deployment of the receiver fits in it; after the last one the delivery is dead, and `replay` is by hand",
+    "WEBHOOK_RETRY_AFTER_MAX_S": "a receiver may ask for patience, not for absence",
+    "WEBHOOK_LEASE_S": "three timeouts: whoever claimed a delivery and has not told its end by then is gone, and it goes out again",
+    "LAST_SEEN_FLUSH_S": "one transaction for all live connections; small against STALE_S",
+    "SERVICE_STEP_MAX_S": "a tick that comes late adds at most this: an outage or a clock jump shortens nobody's deadline",
+    "IDEMPOTENCY_KEEP_S": "a client that retries after a day is a new client",
+    "FINAL_WAIT_S": "`holdfast run` waits this long for the final's acknowledgement before it exits with 5 and keeps the spool",
+    "QUEUE_LIMIT": "executions waiting behind the active one; more is a caller that does not read answers (429)",
+    "TOMBSTONES": "ended executions that a wrapper remembers, so that a late start is refused; a hundred full queues of them",
+    "MAX_FRAME_BYTES": "one WebSocket message; bounds a socket's memory",
+    "WINDOW_BYTES": "unacknowledged bytes in flight per connection: several group commits of one busy session, and its memory bound",
+    "MAX_BODY_BYTES": "one HTTP body; an input is text, not a file",
+    "MAX_JSON_DEPTH": "deep enough for people, too shallow to overflow a parser",
+    "MAX_SAFE_INTEGER": "what every JSON reader can represent (2^53)",
+    "EVENTS_PER_FRAME": "bounds the work of one append item",
+    "SPOOL_LIMIT_BYTES": "1 GiB of disk per wrapper; then the agent waits",
+    "SPOOL_RESERVE_BYTES": "kept free inside the limit for control and final records",
+    "CHUNK_BYTES": "one output record; a page of terminal, well below a frame",
+    "CHUNK_S": "output is held back at most this long to fill a chunk: below what people notice",
+    "FEED_EVENTS": "live tail kept per watched session; a subscriber further behind reads pages",
+    "FEED_BYTES": "the same in bytes",
+    "PAGE_EVENTS": "rows per replay read: one short read transaction, under 5 ms",
+    "SLOW_CONSUMER_S": "a subscriber whose socket takes nothing for this long is closed with 4008; its cursor brings it back",
+    "RETENTION_CHUNK": "events deleted per transaction, so that deleting never holds the write lock long",
+    "WEBHOOKS_AT_ONCE": "deliveries in flight; each holds one socket for at most WEBHOOK_TIMEOUT_S",
+    "WEBHOOKS_AT_ONCE_PER_TARGET": "one slow receiver may not take every place",
+    "REQUESTS_PER_S": "per token and per address, twice that in a burst; what one gateway can answer at all. 0: off",
+    "FRAMES_PER_S": "per socket, twice that in a burst; a frame holds up to EVENTS_PER_FRAME events. 0: off",
+    "BYTES_PER_S": "per socket, twice that in a burst; beyond what one disk takes. 0: off",
+    "CONNECTIONS_PER_TOKEN": "sockets and streams of one token: half a gateway, for a fleet that shares one",
+    "CONNECTIONS_PER_ADDRESS": "TCP connections of one address: the same, for a fleet behind one NAT",
+    "PORT": "Holdfast's door",
+}

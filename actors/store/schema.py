@@ -1,0 +1,182 @@
+"""The tables, as sqlite-utils migrations: named steps, applied once, in order, never edited after a release.
+
+Text ids everywhere; `n` columns are the order of creation; JSON is kept as text that we encoded ourselves.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlite_utils import Migrations
+
+migrations = Migrations("holdfast")
+
+
+def _each(db: Any, script: str) -> None:
+    """Statement by statement: executescript would commit the migration's own transaction."""
+    for statement in script.split(";"):
+        if statement.strip():
+            db.conn.execute(statement)
+
+
+@migrations()  # type: ignore[untyped-decorator]
+def m001_foundation(db: Any) -> None:
+    _each(
+        db,
+        """
+        create table counters (name text primary key, value integer not null) without rowid;
+        insert into counters values ('epoch', 0), ('ordinal', 0);
+
+        -- DESIGN §2.7: one row, t_ms is service time, wall_ms when a live gateway last advanced it
+        create table service_clock (
+            id integer primary key check (id = 1), t_ms integer not null, wall_ms integer not null
+        );
+        insert into service_clock values (1, 0, 0);
+
+        create table sessions (
+            id text primary key, stream_id text not null, title text, labels text not null, limits text not null,
+            callback text, created_at_ms integer not null, updated_at_ms integer not null,
+            last_seq integer not null default 0, first_seq integer not null default 1,
+            link text not null default 'offline', connection_id text, connection_epoch integer not null default 0,
+            wrapper_id text, instance_id text, attempt integer not null default 0, gateway_id text,
+            last_seen_service_ms integer not null default 0, last_seen_at_ms integer, grace_until_ms integer,
+            grace_execution_id text, lost_code integer, lost_reason text, deleted_at_ms integer
+        ) without rowid;
+        create index sessions_activity on sessions (updated_at_ms desc, id) where deleted_at_ms is null;
+        create index sessions_linked on sessions (gateway_id) where link = 'connected';
+        create index sessions_gone on sessions (id) where deleted_at_ms is not null;
+
+        create table executions (
+            session_id text not null, id text not null, ordinal integer not null, status text not null,
+            input text not null, limits text not null, callback text, created_at_ms integer not null,
+            wrapper_id text, received_at_ms integer, started_at_ms integer, ended_at_ms integer,
+            acked_seq integer not null default 0,
+            last_progress_service_ms integer not null default 0, last_progress_at_ms integer,
+            interrupt_id text, interrupt_stage text, interrupt_by text, interrupt_reason text,
+            interrupt_force integer not null default 0, interrupt_at_ms integer,
+            cause text, error text, exit_code integer, signal text, data text not null default '{}',
+            late_final integer not null default 0, primary key (session_id, id)
+        ) without rowid;
+        create unique index executions_one_active on executions (session_id) where status in ('pending', 'running');
+        create index executions_live on executions (session_id, ordinal)
+            where status in ('queued', 'pending', 'running');
+        create index executions_order on executions (session_id, ordinal);
+
+        create table events (
+            session_id text not null, seq integer not null, execution_id text, exec_seq integer, type text not null,
+            ts_ms integer not null, stored_at_ms integer not null, data text not null, primary key (session_id, seq)
+        ) without rowid;
+
+        create table commands (
+            n integer primary key autoincrement, id text not null unique, session_id text not null,
+            execution_id text not null, kind text not null, payload text not null, state text not null,
+            created_at_ms integer not null
+        );
+        create index commands_waiting on commands (session_id, n) where state = 'pending';
+        create index commands_of on commands (session_id, execution_id);
+
+        create table approvals (
+            session_id text not null, id text not null, execution_id text not null, title text not null,
+            options text not null, data text not null, created_at_ms integer not null, expires_at_ms integer,
+            state text not null, decision text, note text, resolved_by text, resolved_at_ms integer, resolved_seed text,
+            primary key (session_id, id)
+        ) without rowid;
+        create index approvals_open on approvals (session_id) where state = 'open';
+
+        create table deadlines (
+            session_id text not null, kind text not null, subject text not null, execution_id text,
+            clock text not null, due_ms integer not null, retry_ms integer not null,
+            primary key (session_id, kind, subject)
+        ) without rowid;
+        create index deadlines_due on deadlines (clock, retry_ms);
+        create index deadlines_of on deadlines (session_id, execution_id);
+
+        create table callbacks (
+            n integer primary key autoincrement, session_id text not null, execution_id text not null,
+            spec text not null, body text not null, state text not null default 'due',
+            attempts integer not null default 0, next_at_ms integer not null, created_at_ms integer not null,
+            unique (session_id, execution_id)
+        );
+
+        create table idempotency (
+            token_id text not null, route text not null, key text not null, body_hash text not null,
+            status integer not null, answer text, created_at_ms integer not null, primary key (token_id, route, key)
+        ) without rowid;
+        create index idempotency_age on idempotency (created_at_ms);
+
+        create table gateways (
+            id text primary key, pid integer not null, pid_started integer not null, url text not null,
+            started_at_ms integer not null, seen_at_ms integer not null
+        ) without rowid;
+        create table actors (
+            name text primary key, cluster text not null, incarnation text not null, pid integer not null,
+            pid_started integer not null, since_ms integer not null
+        ) without rowid;
+        create table reaper (
+            id integer primary key check (id = 1), incarnation text not null, pid integer not null,
+            pid_started integer not null, beat_at_ms integer not null
+        );
+        create table connections (
+            id text primary key, session_id text not null, epoch integer not null, at_ms integer not null
+        ) without rowid;
+        create index connections_age on connections (at_ms);
+        create table tokens (
+            id text primary key, secret_hash text not null unique, scope text not null, session_id text,
+            expires_at_ms integer, created_at_ms integer not null, revoked_at_ms integer
+        ) without rowid;
+        """,
+    )
+
+
+@migrations()  # type: ignore[untyped-decorator]
+def m002_operations(db: Any) -> None:
+    """Webhook delivery, retention that costs by what is due, audit."""
+    _each(
+        db,
+        """
+        -- due → delivered | dead. A lease is a claim with an end: next_at_ms moves ahead, and a deliverer that died
+        -- leaves a row that is due again. settled_at_ms is null while it is due.
+        alter table callbacks add column id text;
+        alter table callbacks add column lease text;
+        alter table callbacks add column last_at_ms integer;
+        alter table callbacks add column last_status integer;
+        alter table callbacks add column last_error text;
+        alter table callbacks add column settled_at_ms integer;
+        update callbacks set id = 'whk_' || lower(hex(randomblob(16)));
+        create unique index callbacks_id on callbacks (id);
+        create index callbacks_by_state on callbacks (state, n);
+        create index callbacks_due on callbacks (next_at_ms) where state = 'due';
+        create index callbacks_settled on callbacks (settled_at_ms) where settled_at_ms is not null;
+
+        -- No event of the session is older than this. 0: nobody has looked yet. -1: deleted, and none is left.
+        -- Only retention moves it, so that an append never touches the index.
+        alter table sessions add column oldest_at_ms integer not null default 0;
+        create index sessions_oldest on sessions (oldest_at_ms) where deleted_at_ms is null;
+        create index sessions_emptying on sessions (id) where deleted_at_ms is not null and oldest_at_ms >= 0;
+        create index executions_ended on executions (ended_at_ms) where ended_at_ms is not null;
+        create index commands_settled on commands (created_at_ms) where state in ('done', 'rejected', 'withdrawn');
+        create index approvals_of on approvals (session_id, execution_id);
+
+        create table audit (
+            n integer primary key autoincrement, at_ms integer not null, by text, action text not null,
+            session_id text, execution_id text, object_id text, outcome text not null
+        );
+        create index audit_of on audit (session_id, n);
+        create index audit_age on audit (at_ms)
+        """,
+    )
+
+
+@migrations()  # type: ignore[untyped-decorator]
+def m003_tokens(db: Any) -> None:
+    """What a token is bound to beside a session; and counts of what happened, for /metrics (tallies.py)."""
+    _each(
+        db,
+        """
+        alter table tokens add column node_id text;
+        alter table tokens add column station_id text;
+        create table tallies (
+            name text not null, label text not null, value integer not null, primary key (name, label)
+        ) without rowid;
+        """,
+    )

@@ -1,0 +1,286 @@
+"""The truth in one SQLite file: WAL, synchronous=FULL, one writing connection per process, fair to the others.
+
+Open, read, decide, write, commit, speak. A group is one transaction and one fsync; each job in it has a savepoint, so
+that one poisoned item never takes the others with it. Full disk or busy: rolled back, nothing acknowledged, try again.
+I/O error, corruption or a failed fsync: StorageBroken, and the process exits; an fsync is never tried twice.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from actors.law.model import Policy
+from actors.law.requests import Request
+from actors.protocol.defaults import SERVICE_STEP_MAX_S
+from actors.protocol.errors import HoldfastError, StorageBroken, StorageError
+from actors.store.append import Appends
+from actors.store.contract import (
+    ActorRow,
+    AppendItem,
+    AppendRefused,
+    DueDeadline,
+    GroupResult,
+    IdempotencyKey,
+    Keyed,
+    Outcome,
+    Token,
+)
+from actors.store.locks import WriteTurn, library, process_started, translate, write_lock_holder
+from actors.store.retention import Retention
+from actors.store.schema import migrations
+from actors.store.tallies import Meters
+from actors.store.tokens import Tokens
+from actors.store.webhooks import Webhooks
+
+T = TypeVar("T")
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class SqliteStore(Webhooks, Retention, Appends, Tokens, Meters):
+    """One connection. Not for two threads at once; open one per thread (worker.py does)."""
+
+    def __init__(
+        self, path: Path, connection: Any, turn: WriteTurn, policy: Policy, wall: Callable[[], int], guards: bool
+    ) -> None:
+        self._path, self._c, self._turn, self.policy, self._wall = path, connection, turn, policy, wall
+        self._on_blocked = self._end_frozen_holder if guards else None
+        self._sqlite = library()
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        policy: Policy,
+        *,
+        checkpoints: bool = False,
+        guards: bool = False,
+        wall: Callable[[], int] = now_ms,
+        synchronous: str = "FULL",
+    ) -> SqliteStore:
+        """Opens or creates the file and migrates it.
+
+        checkpoints and guards: only the gateway's writer says True (DESIGN §4). It alone checkpoints, and it ends a
+        process of ours that froze inside its transaction and so blocks every writer.
+
+        Errors: RuntimeError (the library is too old), StorageUnavailable, StorageBroken.
+        """
+        sqlite = library()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite.connect(str(path), timeout=0, isolation_level=None, check_same_thread=False)
+        turn = WriteTurn(path.with_name("want.lock"))
+        store = cls(path, connection, turn, policy, wall, guards)
+        try:
+            store._prepare(checkpoints, synchronous)
+        except sqlite.Error as error:
+            connection.close()
+            raise translate(error) or error from error
+        return store
+
+    def _prepare(self, checkpoints: bool, synchronous: str) -> None:
+        c = self._c
+        # A new file's switch to WAL needs the file alone for a moment: wait for it, once, at birth.
+        c.execute("pragma busy_timeout = 5000")
+        if c.execute("pragma journal_mode").fetchone()[0] != "wal":
+            c.execute("pragma journal_mode = wal")
+        c.execute("pragma busy_timeout = 0")
+        c.execute(f"pragma synchronous = {synchronous}")
+        c.execute("pragma cache_size = -16384")
+        c.execute("pragma temp_store = memory")
+        c.execute(f"pragma wal_autocheckpoint = {1000 if checkpoints else 0}")
+        names = {r[0] for r in c.execute("select name from sqlite_master where type = 'table'").fetchall()}
+        if "sessions" not in names or len(migrations._migrations) > self._applied():
+            self._migrate()
+
+    def _applied(self) -> int:
+        return int(self._c.execute("select count(*) from _sqlite_migrations").fetchone()[0])
+
+    def _migrate(self) -> None:
+        """One process migrates at a time: the others wait for its exclusive lock on the side file."""
+        from sqlite_utils import Database
+
+        self._turn.exclusively(lambda: migrations.apply(Database(self._c)))
+
+    # ------------------------------------------------------------ transactions
+
+    def _alone(self, work: Callable[[], T]) -> T:
+        """One write transaction around `work`."""
+        self._begin()
+        try:
+            result = work()
+            self._c.execute("commit")
+        except BaseException as error:
+            self._rollback()
+            raise self._ours(error) from error
+        self._turn.ended()
+        return result
+
+    def _begin(self) -> None:
+        self._turn.begin(self._c, self._sqlite.OperationalError, on_blocked=self._on_blocked)
+
+    def _end_frozen_holder(self) -> bool:
+        """Whoever holds the write lock for seconds is frozen. Only an actor or reaper that registered is ended."""
+        pid = write_lock_holder(self._path)
+        known = {(row.pid, row.pid_started) for row in self.actors_awake()}
+        known |= set(self._c.execute("select pid, pid_started from reaper").fetchall())
+        if pid is None or pid == os.getpid() or (pid, process_started(pid)) not in known:
+            return False
+        os.kill(pid, signal.SIGKILL)
+        return True
+
+    def _rollback(self) -> None:
+        if self._c.in_transaction:
+            self._c.execute("rollback")
+
+    def _ours(self, error: BaseException) -> BaseException:
+        if isinstance(error, self._sqlite.Error):
+            return translate(error) or error
+        return error
+
+    def transact(self, request: Request, key: IdempotencyKey | None = None) -> Outcome:
+        return self._alone(lambda: self.decide_in_transaction(request, key))
+
+    def commit_group(self, jobs: Sequence[Request | Keyed | AppendItem]) -> GroupResult:
+        return self._alone(lambda: self._group(jobs))
+
+    def _group(self, jobs: Sequence[Request | Keyed | AppendItem]) -> GroupResult:
+        wall, service = self.wall_ms(), self.service_ms_now()
+        c, results = self._c, []
+        for job in jobs:
+            c.execute("savepoint item")
+            try:
+                result: Any
+                if isinstance(job, AppendItem):
+                    result = self.append_in_transaction(job, wall, service)
+                elif isinstance(job, Keyed):
+                    result = self.decide_in_transaction(job.request, job.key)
+                else:
+                    result = self.decide_in_transaction(job, None)
+                if isinstance(result, AppendRefused):
+                    c.execute("rollback to item")
+            except Exception as error:
+                storage = self._ours(error)
+                if isinstance(storage, StorageError) or not c.in_transaction:
+                    raise  # the whole group: nothing of it happened
+                c.execute("rollback to item")
+                result = storage if isinstance(storage, HoldfastError) else _internal(storage)
+            c.execute("release item")
+            results.append(result)
+        return GroupResult(tuple(results), wall)
+
+    def wall_ms(self) -> int:
+        return self._wall()
+
+    # ------------------------------------------------------------ clocks and registries
+
+    def tick(self, gateway_id: str) -> int:
+        return self._alone(lambda: self._tick(gateway_id))
+
+    def _tick(self, gateway_id: str) -> int:
+        now, step = self.wall_ms(), round(SERVICE_STEP_MAX_S * 1000)
+        row = self._c.execute(
+            "update service_clock set t_ms = t_ms + min(max(? - wall_ms, 0), ?), wall_ms = ? returning t_ms",
+            (now, step, now),
+        ).fetchall()
+        self._c.execute("update gateways set seen_at_ms = ? where id = ?", (now, gateway_id))
+        return int(row[0][0])
+
+    def register_gateway(self, gateway_id: str, pid: int, pid_started: int, url: str) -> list[tuple[str, str]]:
+        return self._alone(lambda: self._register_gateway(gateway_id, pid, pid_started, url))
+
+    def _register_gateway(self, gateway_id: str, pid: int, pid_started: int, url: str) -> list[tuple[str, str]]:
+        c, now = self._c, self.wall_ms()
+        # A SQLite deployment has exactly one door (the data directory's lock): whoever else stands here is dead.
+        c.execute("delete from gateways where id != ?", (gateway_id,))
+        c.execute(
+            "insert or replace into gateways values (?, ?, ?, ?, ?, ?)", (gateway_id, pid, pid_started, url, now, now)
+        )
+        found = c.execute(
+            "select id, connection_id from sessions where link = 'connected' and gateway_id is not ?", (gateway_id,)
+        ).fetchall()
+        return [(r[0], r[1]) for r in found]
+
+    def unregister_gateway(self, gateway_id: str) -> None:
+        self._alone(lambda: self._c.execute("delete from gateways where id = ?", (gateway_id,)))
+
+    def flush_seen(self, seen: Sequence[tuple[str, str, bool]]) -> None:
+        def work() -> None:
+            service, wall = self.service_ms_now(), self.wall_ms()
+            self._c.executemany(
+                "update sessions set last_seen_service_ms = ?, last_seen_at_ms = ? "
+                "where id = ? and connection_id = ? and link = 'connected'",
+                [(service, wall, sid, con) for sid, con, _ in seen],
+            )
+            self._c.executemany(
+                "update executions set last_progress_service_ms = ?, last_progress_at_ms = ? "
+                "where session_id = ? and status = 'running' "
+                "and exists (select 1 from sessions where id = ? and connection_id = ? and link = 'connected')",
+                [(service, wall, sid, sid, con) for sid, con, progress in seen if progress],
+            )
+
+        if seen:
+            self._alone(work)
+
+    def retry_later(self, deadline: DueDeadline, after_s: float) -> None:
+        def work() -> None:
+            self._c.execute(
+                "update deadlines set retry_ms = ? where session_id = ? and kind = ? and subject = ? and due_ms = ?",
+                (
+                    (self.wall_ms() if deadline.kind == "approval" else self.service_ms_now()) + round(after_s * 1000),
+                    deadline.session_id,
+                    deadline.kind,
+                    deadline.subject,
+                    deadline.due_ms,
+                ),
+            )
+
+        self._alone(work)
+
+    def reaper_beat(self, incarnation: str, pid: int, pid_started: int) -> None:
+        self._alone(
+            lambda: self._c.execute(
+                "insert or replace into reaper values (1, ?, ?, ?, ?)", (incarnation, pid, pid_started, self.wall_ms())
+            )
+        )
+
+    def register_actor(self, row: ActorRow) -> None:
+        self._alone(
+            lambda: self._c.execute(
+                "insert or replace into actors values (?, ?, ?, ?, ?, ?)",
+                (row.name, row.cluster, row.incarnation, row.pid, row.pid_started, self.wall_ms()),
+            )
+        )
+
+    def forget_actor(self, name: str, incarnation: str) -> bool:
+        return self._alone(
+            lambda: bool(
+                self._c.execute("delete from actors where name = ? and incarnation = ?", (name, incarnation)).rowcount
+            )
+        )
+
+    def put_token(self, secret_hash: str, token: Token, by: str | None = None) -> None:
+        self._alone(lambda: self._put_token(secret_hash, token, by))
+
+    def revoke_token(self, token_id: str, by: str | None = None) -> str:
+        found = self._alone(lambda: self._revoke_token(token_id, by))
+        if found is None:  # said after the commit: the refusal is in the audit
+            raise HoldfastError("token_not_found")
+        return found
+
+    def close(self) -> None:
+        self._c.close()
+        self._turn.close()
+
+
+def _internal(error: BaseException) -> HoldfastError:
+    return HoldfastError("internal", f"{type(error).__name__}: {error}")
+
+
+__all__ = ["SqliteStore", "StorageBroken", "now_ms"]

@@ -1,0 +1,45 @@
+"""The yardstick: an aiohttp relay, socket in, socket out. It parses nothing, stores nothing, acknowledges nothing."""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+
+from aiohttp import WSMsgType, web
+
+
+def application() -> web.Application:
+    out: dict[str, list[web.WebSocketResponse]] = defaultdict(list)
+
+    async def subscribe(request: web.Request) -> web.WebSocketResponse:
+        ws = web.WebSocketResponse(compress=False, max_msg_size=0)
+        await ws.prepare(request)
+        out[request.match_info["id"]].append(ws)
+        async for _ in ws:
+            continue
+        return ws
+
+    async def publish(request: web.Request) -> web.WebSocketResponse:
+        ws = web.WebSocketResponse(compress=False, max_msg_size=0)
+        await ws.prepare(request)
+        listeners = out[request.match_info["id"]]
+        async for message in ws:
+            if message.type is WSMsgType.TEXT:
+                for listener in listeners:
+                    await listener.send_str(message.data)
+        return ws
+
+    app = web.Application()
+    app.router.add_get("/out/{id}", subscribe)
+    app.router.add_get("/in/{id}", publish)
+    return app
+
+
+if __name__ == "__main__":
+    try:
+        import uvloop
+
+        uvloop.install()
+    except ImportError:
+        print("without uvloop", file=sys.stderr)
+    web.run_app(application(), host="127.0.0.1", port=int(sys.argv[1]), print=None, access_log=None)

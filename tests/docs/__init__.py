@@ -1,0 +1,1 @@
+"""The documents are part of the product: tables made from the code, links followed, commands run."""

@@ -1,0 +1,277 @@
+"""Feeds and cursors over a log in memory that answers pages as a store does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from typing import Any
+
+import pytest
+
+from actors.gateway.feed import Batch, CaughtUp, Entry, Ephemeral, Feed, Gone, Reset, Subscription
+from actors.gateway.hub import Hub
+from actors.protocol.errors import HoldfastError
+from actors.store.contract import Appended, AppendItem, EncodedEvent, Page
+
+
+class Log:
+    """The committed truth. `page` answers at most four rows, so that replay takes several."""
+
+    def __init__(self, upto: int = 0) -> None:
+        self.rows = [entry(n) for n in range(1, upto + 1)]
+        self.stream_id, self.first_seq, self.reads = "str_1", 1, 0
+        self.deleted = False
+
+    def grow(self, n: int) -> list[Entry]:
+        start = len(self.rows) + 1
+        self.rows += [entry(k) for k in range(start, start + n)]
+        return self.rows[-n:]
+
+    async def page(self, session_id: str, after: int, types: tuple[str, ...], execution_id: str | None) -> Page:
+        self.reads += 1
+        if self.deleted:
+            raise HoldfastError("session_deleted")
+        await asyncio.sleep(0)
+        last = len(self.rows)
+        found = [r for r in self.rows if r.seq > after and r.seq >= self.first_seq and (not types or r.type in types)]
+        part, full = found[:4], len(found) > 4
+        return Page(
+            self.stream_id,
+            self.first_seq,
+            last,
+            tuple(r.seq for r in part),
+            tuple(r.type for r in part),
+            tuple(r.execution_id for r in part),
+            tuple(r.fragment for r in part),
+            part[-1].seq if full else last,
+        )
+
+
+def entry(n: int) -> Entry:
+    return Entry(n, "even" if n % 2 == 0 else "odd", "e", f'{{"seq":{n}}}')
+
+
+def subscribe(feed: Feed, log: Log, **wanted: Any) -> Subscription:
+    feed.stream_id = log.stream_id
+    return Subscription(feed, stream_id=log.stream_id, first_seq=log.first_seq, last_seq=len(log.rows), **wanted)
+
+
+async def told(subscription: Subscription, n: int) -> list[Any]:
+    return [await asyncio.wait_for(subscription.step(), 1) for _ in range(n)]
+
+
+async def idle(subscription: Subscription) -> bool:
+    try:
+        async with asyncio.timeout(0.02):
+            await subscription.step()
+        return False
+    except TimeoutError:
+        return True
+
+
+def seqs(steps: list[Any]) -> list[int]:
+    return [e.seq for s in steps if isinstance(s, Batch) for e in s.entries]
+
+
+async def test_the_ring_serves_who_stands_in_it_and_the_store_serves_the_rest() -> None:
+    log = Log(10)
+    feed = Feed("s", log.page)
+    late, now = subscribe(feed, log, after_seq=0), subscribe(feed, log)
+    assert await told(now, 1) == [CaughtUp(10)]
+    assert seqs(steps := await told(late, 4)) == list(range(1, 11)) and steps[-1] == CaughtUp(10)
+    reads = log.reads
+    feed.publish(log.grow(3))
+    one, two = await told(now, 1), await told(late, 1)
+    assert seqs(one) == seqs(two) == [11, 12, 13] and log.reads == reads
+    assert one[0].encoded() is two[0].encoded(), "joined once"
+    assert one[0].encoded() == b'{"type":"events","events":[{"seq":11},{"seq":12},{"seq":13}],"live":true}'
+
+
+async def test_a_batch_that_does_not_continue_the_ring_sends_readers_to_the_store() -> None:
+    log = Log(2)
+    feed = Feed("s", log.page)
+    cursor = subscribe(feed, log)
+    await told(cursor, 1)
+    feed.publish(log.grow(2))
+    log.grow(3)  # another process's rows, of which nobody told
+    feed.publish(log.grow(1))
+    assert seqs(await told(cursor, 2)) == [3, 4, 5, 6, 7, 8][:6]
+    assert await idle(cursor)
+
+
+async def test_the_ring_is_bounded_by_number_and_by_bytes() -> None:
+    log = Log()
+    feed = Feed("s", log.page, limit=5, limit_bytes=31)
+    feed.publish(log.grow(100))
+    assert [e.seq for e in feed.after(97)] == [98, 99, 100] and feed.after(96) == ()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "reason"),
+    [
+        ({"after_seq": 11}, "ahead"),
+        ({"after_seq": 1}, "retention"),
+        ({"after_seq": 5, "came_from": "str_0"}, "restored"),
+    ],
+)
+async def test_a_cursor_that_cannot_be_honoured_is_reset_and_goes_on_from_the_first(
+    wanted: dict[str, Any], reason: str
+) -> None:
+    log = Log(10)
+    log.first_seq = 4
+    cursor = subscribe(Feed("s", log.page), log, **wanted)
+    steps = await told(cursor, 4)
+    assert steps[0] == Reset(reason, 4, 10, "str_1")  # type: ignore[arg-type]
+    assert seqs(steps) == [4, 5, 6, 7, 8, 9, 10] and steps[-1] == CaughtUp(10)
+
+
+@pytest.mark.parametrize("after", [3, 10])
+async def test_a_cursor_at_the_edge_needs_no_reset(after: int) -> None:
+    log = Log(10)
+    log.first_seq = 4
+    cursor = subscribe(Feed("s", log.page), log, after_seq=after)
+    steps = await told(cursor, 3 if after == 3 else 1)
+    assert seqs(steps) == list(range(after + 1, 11)) and steps[-1] == CaughtUp(10)
+
+
+async def test_another_log_in_its_place_resets_everybody_even_those_who_wait() -> None:
+    log = Log(10)
+    feed = Feed("s", log.page)
+    cursors = [subscribe(feed, log), subscribe(feed, log)]
+    for cursor in cursors:
+        await told(cursor, 1)
+    del log.rows[5:]
+    log.stream_id = "str_2"
+    feed.restored("str_2", 5)
+    for cursor in cursors:
+        steps = await told(cursor, 3)
+        assert steps[0] == Reset("restored", 1, 5, "str_2") and seqs(steps) == [1, 2, 3, 4, 5]
+        assert await idle(cursor)
+
+
+async def test_a_hint_of_rows_that_are_not_there_does_no_harm() -> None:
+    log = Log(3)
+    feed = Feed("s", log.page)
+    cursor = subscribe(feed, log)
+    await told(cursor, 1)
+    feed.advance(50)
+    assert await idle(cursor)
+    feed.publish(log.grow(1))
+    assert seqs(await told(cursor, 1)) == [4]
+
+
+async def test_a_page_that_was_overtaken_by_a_commit_does_not_hide_it() -> None:
+    log = Log(3)
+    feed = Feed("s", log.page)
+    cursor = subscribe(feed, log)
+    await told(cursor, 1)
+    feed.advance(9)  # a hint from elsewhere; its rows come only after the page was read
+    answer = await log.page("s", 3, (), None)
+
+    async def overtaken(*_: Any) -> Page:
+        feed.read = log.page
+        feed.publish(log.grow(6))
+        return answer
+
+    feed.read = overtaken
+    assert seqs(await told(cursor, 1)) == [4, 5, 6, 7, 8, 9]
+
+
+async def test_filters_move_the_cursor_over_what_they_leave_out() -> None:
+    log = Log(10)
+    feed = Feed("s", log.page)
+    cursor = subscribe(feed, log, after_seq=0, types=("even",))
+    steps = await told(cursor, 3)
+    assert seqs(steps) == [2, 4, 6, 8, 10] and steps[-1] == CaughtUp(10)
+    feed.publish(log.grow(1))
+    assert await idle(cursor) and cursor.cursor == 11
+    feed.publish(log.grow(1))
+    assert seqs(await told(cursor, 1)) == [12]
+
+
+async def test_caught_up_comes_once_even_if_the_session_never_rests() -> None:
+    log = Log(10)
+    feed = Feed("s", log.page)
+    cursor = subscribe(feed, log, after_seq=0)
+    steps = []
+    for _ in range(12):
+        feed.publish(log.grow(5))
+        steps += await told(cursor, 1)
+    assert [type(s) for s in steps].count(CaughtUp) == 1
+    assert seqs(steps) == list(range(1, len(seqs(steps)) + 1))
+    assert all(
+        s.live == (i > steps.index(next(x for x in steps if isinstance(x, CaughtUp))))
+        for i, s in enumerate(steps)
+        if isinstance(s, Batch)
+    )
+
+
+async def test_ephemeral_frames_reach_only_who_is_at_the_end_and_are_bounded() -> None:
+    log = Log(10)
+    feed = Feed("s", log.page)
+    at_end, behind = subscribe(feed, log), subscribe(feed, log, after_seq=0)
+    await told(at_end, 1)
+    for i in range(1000):
+        feed.ephemeral("e", str(i))
+    assert [s.text for s in await told(at_end, 64)] == [str(i) for i in range(936, 1000)]
+    assert await idle(at_end)
+    assert not any(isinstance(s, Ephemeral) for s in await told(behind, 4)) and await idle(behind)
+
+
+async def test_a_deleted_session_tells_the_rest_and_ends() -> None:
+    log = Log(3)
+    feed = Feed("s", log.page)
+    cursors = [subscribe(feed, log), subscribe(feed, log)]
+    for cursor in cursors:
+        await told(cursor, 1)
+    log.rows.append(Entry(4, "session.closed", None, "{}"))
+    feed.close()
+    for cursor in cursors:
+        steps = await told(cursor, 2)
+        assert seqs(steps) == [4] and steps[-1] == Gone()
+    log.deleted = True
+    assert await told(subscribe(feed, log, after_seq=0), 2) == [CaughtUp(0), Gone()]
+
+
+async def test_what_the_store_skipped_of_an_item_is_not_published_again() -> None:
+    hub = Hub(None, asyncio.ensure_future)  # type: ignore[arg-type]
+    feed = hub.feeds["s"] = Feed("s", Log().page)
+    events = tuple(EncodedEvent("output", n, "{}") for n in (2, 3, 4))
+    item = AppendItem("s", "c", 1, "e", 2, 3, events)
+    hub.publish(item, Appended(first_seq=10, count=2, acked_seq=4, skipped=1))
+    published = [json.loads(e.fragment) for e in feed.after(9)]
+    assert [(p["seq"], p["exec_seq"], p["ts_ms"]) for p in published] == [(10, 3, 3), (11, 4, 4)]
+
+
+@pytest.mark.parametrize("seed", range(50))
+async def test_readers_of_any_speed_see_every_event_once_and_in_order(seed: int) -> None:
+    dice = random.Random(seed)
+    log = Log(dice.randint(0, 20))
+    feed = Feed("s", log.page, limit=dice.randint(1, 12))
+    readers = [(start := dice.randint(0, len(log.rows)), subscribe(feed, log, after_seq=start)) for _ in range(5)]
+    seen: list[list[int]] = [[] for _ in readers]
+
+    async def read(i: int) -> None:
+        while len(seen[i]) + readers[i][0] < 200:
+            step = await readers[i][1].step()
+            seen[i] += seqs([step])
+            for _ in range(dice.randint(0, i * 3)):
+                await asyncio.sleep(0)
+
+    async def write() -> None:
+        while len(log.rows) < 200:
+            rows = log.grow(min(dice.randint(1, 7), 200 - len(log.rows)))
+            match dice.randint(0, 3):
+                case 0 | 1:
+                    feed.publish(rows)
+                case 2:
+                    feed.advance(rows[-1].seq)
+            for _ in range(dice.randint(0, 4)):
+                await asyncio.sleep(0)
+        feed.advance(200)
+
+    async with asyncio.timeout(10):
+        await asyncio.gather(write(), *(read(i) for i in range(5)))
+    for (start, _), got in zip(readers, seen, strict=True):
+        assert got == list(range(start + 1, 201))

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from actors import processes
+from actors.gateway.door import FairClock
+from actors.law.requests import Submit
+from actors.protocol.ids import ulid
+from actors.store.sqlite import SqliteStore, now_ms
+from tests.gateway.house import House, eventually, output
+
+
+async def test_service_time_moves_while_the_door_is_open(house: House) -> None:
+    before = await house.worker.read(lambda store: store.service_ms())
+    await eventually(lambda: _later(house, before + 900))
+
+
+async def _later(house: House, than: int) -> bool:
+    return bool(await house.worker.read(lambda store: store.service_ms()) > than)
+
+
+async def test_without_a_reaper_the_gateway_sweeps_what_is_due(tmp_path: Path) -> None:
+    house = await House(tmp_path, pending_s=0.5).open()
+    await house.session()
+    await house.submit()
+
+    async def ended() -> bool:
+        return bool((await house.execution())["status"] == "failed")
+
+    await eventually(ended, within=6)
+    assert (await house.execution())["outcome"]["cause"] == "never_started"
+    await house.close()
+
+
+async def test_what_an_actor_committed_is_shown_on_its_hint(house: House) -> None:
+    await house.session()
+    wrapper, watcher = await house.wrapper(), await house.watch()
+    await watcher.hear("caught_up")
+    await house.gateway.loops.stop()  # no poll: only the hint can tell
+    other = house._store()
+    outcome = other.transact(Submit(session_id="s", seed=ulid(), execution_id="e"))
+    other.close()
+    house.gateway.hint("s", outcome.last_seq)
+    assert [e["type"] for e in (await watcher.hear("events"))["events"]] == ["execution.pending"]
+    assert (await wrapper.hear("command"))["kind"] == "start"
+    await watcher.close()
+    await wrapper.close()
+
+
+async def test_rows_of_which_no_hint_came_are_found_by_the_poll(house: House) -> None:
+    await house.session()
+    watcher = await house.watch()
+    await watcher.hear("caught_up")
+    other = house._store()
+    other.transact(Submit(session_id="s", seed=ulid(), execution_id="e"))
+    other.close()
+    assert [e["type"] for e in (await watcher.hear("events", within=4))["events"]] == ["execution.pending"]
+    await watcher.close()
+
+
+async def test_last_seen_is_flushed_for_those_who_spoke(house: House) -> None:
+    wrapper = await house.running()
+
+    async def link() -> dict[str, Any]:
+        return dict((await house.call("GET", "/v1/sessions/s"))["link"])
+
+    before = (await link())["last_seen_at_ms"]
+
+    async def seen() -> bool:
+        await wrapper.say({"type": "heartbeat", "busy": True})
+        return bool((await link())["last_seen_at_ms"] > before)
+
+    await eventually(seen, within=8)
+    await wrapper.say(output(2))
+    await wrapper.acked(2)
+    await wrapper.close()
+
+
+async def test_a_frozen_reaper_is_ended_by_pid_and_start_time_and_nobody_else_is(house: House) -> None:
+    sleeper = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with subprocess.Popen(sleeper) as frozen, subprocess.Popen(sleeper) as stranger:
+        try:
+            loops = house.gateway.loops
+            await loops.stop()
+            loops.ticked_at = 1e18  # as if the writer had just committed
+            started = processes.started_at(frozen.pid) or 0
+
+            async def silent(pid: int, pid_started: int) -> None:
+                store = _in_the_past(house)
+                store.reaper_beat("r", pid, pid_started)
+                store.close()
+                for _ in range(3):
+                    await loops.watch_reaper()
+
+            strangers = processes.started_at(stranger.pid) or 0
+            await silent(stranger.pid, strangers + 1)  # the pid was given to somebody else
+            await silent(stranger.pid, 0)
+            await silent(os.getpid(), processes.started_at(os.getpid()) or 0)
+            assert stranger.poll() is None
+            await silent(frozen.pid, started)
+            await eventually(lambda: frozen.poll() is not None)
+            assert frozen.returncode == -9 and stranger.poll() is None
+        finally:
+            frozen.kill()
+            stranger.kill()
+
+
+def _in_the_past(house: House) -> SqliteStore:
+    return SqliteStore.open(
+        house.settings.store_path, house.settings.policy(), wall=lambda: now_ms() - 60_000, synchronous="OFF"
+    )
+
+
+def test_a_fair_clock_does_not_run_while_nobody_listened() -> None:
+    now = 100.0
+    clock = FairClock(lambda: now)
+    now += 1.5
+    assert clock() == 1.5
+    now += 3600
+    assert clock() == 3.5
+
+
+async def test_a_writer_that_hangs_fails_the_health_check_until_it_goes_on(house: House) -> None:
+    """A tick that neither succeeds nor fails: only another process can help, and it looks at /healthz."""
+    house.gateway.loops.stuck_s = 0.3
+    release = threading.Event()
+    hanging = asyncio.ensure_future(house.worker.write(lambda store: release.wait(30)))
+
+    async def health() -> int:
+        async with house.client.get(house.url + "/healthz") as answer:
+            return answer.status
+
+    async def is_stuck() -> bool:
+        return await health() == 503
+
+    async def is_well() -> bool:
+        return await health() == 200
+
+    assert await is_well()
+    try:
+        await eventually(is_stuck, 10)
+    finally:
+        release.set()
+    await hanging
+    await eventually(is_well, 10)

@@ -1,0 +1,205 @@
+"""The mailbox's port over Ray: what each of Ray's errors means to a caller. Handles are played; Ray is not started."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray.exceptions as rx
+
+from actors import processes
+from actors.config import Settings
+from actors.law.effects import Done
+from actors.law.requests import Sweep
+from actors.mailbox import Asleep, OutcomeUnknown
+from actors.pool import DaemonPool, PoolFull
+from actors.protocol.errors import HoldfastError, StorageUnavailable
+from actors.protocol.ids import ulid
+from actors.runtime import RayPort, placement_name
+from actors.store.contract import ActorRow, Outcome
+
+OUTCOME = Outcome("s", Done(changed=True), (), 7)
+
+
+class Played:
+    """A handle whose `perform` does what the test says."""
+
+    def __init__(self, does: Callable[[], Any]) -> None:
+        self.does = does
+        self.perform = self
+
+    def remote(self, request: Any, key: Any) -> Any:
+        return self._perform() if not isinstance(self.does, rx.PendingCallsLimitExceeded) else self._refuse()
+
+    def _refuse(self) -> Any:
+        raise self.does  # type: ignore[misc]
+
+    async def _perform(self) -> Any:
+        if isinstance(self.does, BaseException):
+            raise self.does
+        return await self.does()
+
+
+class Stage:
+    def __init__(self, does: Any) -> None:
+        self.forgotten: list[tuple[str, str]] = []
+        self.port = RayPort(Settings(), "cl_1", self._forget)
+        self.row = ActorRow("session/s", "cl_1", "inc_1", os.getpid(), 1)
+        self.port.believe([self.row])
+        self.port.handles["session/s"] = Played(does)
+
+    async def _forget(self, name: str, incarnation: str) -> None:
+        self.forgotten.append((name, incarnation))
+
+    async def call(self, within_s: float = 1.0) -> Outcome:
+        request = Sweep(session_id="s", seed=ulid(), kind="grace", subject="1")
+        try:
+            return await self.port.call(request, None, within_s)
+        finally:
+            await asyncio.sleep(0)  # the forgetting goes on behind
+            await asyncio.sleep(0)
+
+
+async def answers() -> Outcome:
+    return OUTCOME
+
+
+async def hangs() -> Outcome:
+    await asyncio.sleep(60)
+    raise AssertionError
+
+
+async def test_an_answer_is_the_answer() -> None:
+    stage = Stage(answers)
+    assert await stage.call() == OUTCOME
+    assert stage.port.awake("s") and stage.forgotten == []
+
+
+async def test_a_store_error_comes_out_as_itself_and_the_actor_stays() -> None:
+    stage = Stage(rx.RayTaskError("perform", "trace", StorageUnavailable("full")))
+    with pytest.raises(StorageUnavailable, match="full"):
+        await stage.call()
+    assert stage.port.awake("s") and stage.forgotten == []
+
+
+async def test_a_bug_in_the_actor_is_an_unknown_outcome() -> None:
+    with pytest.raises(OutcomeUnknown):
+        await Stage(rx.RayTaskError("perform", "trace", KeyError("x"))).call()
+
+
+async def test_a_dead_actor_is_forgotten_by_its_incarnation() -> None:
+    stage = Stage(rx.ActorDiedError())
+    with pytest.raises(OutcomeUnknown):
+        await stage.call()
+    assert not stage.port.awake("s") and stage.forgotten == [("session/s", "inc_1")]
+
+
+async def test_an_unreachable_actor_loses_its_handle_but_not_its_row() -> None:
+    stage = Stage(rx.ActorUnavailableError("away", None))
+    with pytest.raises(OutcomeUnknown):
+        await stage.call()
+    assert stage.port.handles == {} and stage.port.awake("s") and stage.forgotten == []
+
+
+async def test_a_full_mailbox_certainly_executed_nothing() -> None:
+    with pytest.raises(Asleep):
+        await Stage(rx.PendingCallsLimitExceeded("1000")).call()
+
+
+async def test_silence_is_a_timeout_and_the_frozen_process_is_ended_exactly() -> None:
+    stage = Stage(hangs)
+    with pytest.raises(TimeoutError):
+        await stage.call(0.05)
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as frozen:
+        started = processes.started_at(frozen.pid)
+        assert started is not None
+        stage.port.believe([ActorRow("session/s", "cl_1", "inc_1", frozen.pid, started)])
+        stage.port.end_frozen("s")
+        assert frozen.wait(5) == -9
+    await asyncio.sleep(0)
+    assert stage.forgotten == [("session/s", "inc_1")] and not stage.port.awake("s")
+
+
+def test_a_pid_that_was_given_to_somebody_else_is_spared() -> None:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as somebody:
+        started = processes.started_at(somebody.pid)
+        assert started is not None
+        assert processes.end_exactly(somebody.pid, started - 1) is False
+        assert somebody.poll() is None
+        assert processes.end_exactly(somebody.pid, started) is True
+        assert somebody.wait(5) == -9
+
+
+async def test_rows_of_another_cluster_are_not_believed_and_a_row_that_went_takes_its_handle() -> None:
+    stage = Stage(answers)
+    stage.port.believe([ActorRow("session/x", "cl_0", "inc", 1, 1)])
+    assert not stage.port.awake("x") and not stage.port.awake("s") and stage.port.handles == {}
+
+
+def test_placement_is_stable_and_spreads() -> None:
+    assert placement_name("abc", Settings()) == "session/abc"
+    shared = Settings(session_placement="shared:3")
+    assert placement_name("abc", shared) == "session-cell/0"  # sha256, the same in every process and version
+    assert {placement_name(f"s{i}", shared) for i in range(50)} == {f"session-cell/{k}" for k in range(3)}
+
+
+async def test_a_pool_whose_threads_hang_refuses_at_once() -> None:
+    release = threading.Event()
+    pool = DaemonPool("t", threads=1, waiting=1)
+    asked = [asyncio.create_task(pool.run(release.wait, 0.2))]
+    await asyncio.sleep(0.05)
+    asked.append(asyncio.create_task(pool.run(release.wait, 0.2)))
+    await asyncio.sleep(0)
+    with pytest.raises(PoolFull):
+        await pool.run(release.wait, 5)
+    assert all(isinstance(e, TimeoutError) for e in await asyncio.gather(*asked, return_exceptions=True))
+    release.set()  # the thread is free again, and drops the question whose asker has left
+    async with asyncio.timeout(5):
+        while (answer := await _answer(pool)) is None:
+            await asyncio.sleep(0.01)
+    assert answer == 5
+    with pytest.raises(HoldfastError):
+        await pool.run(_raise, 2)
+
+
+async def _answer(pool: DaemonPool) -> int | None:
+    try:
+        return await pool.run(lambda: 5, 2)
+    except PoolFull:
+        return None
+
+
+def _raise() -> None:
+    raise HoldfastError("unavailable")
+
+
+@pytest.fixture
+def inside(tmp_path: Path) -> Path:
+    folder = tmp_path / "r"
+    folder.mkdir()
+    (folder / "log").write_text("x")
+    return folder
+
+
+def test_the_sweep_ends_what_has_the_directory_open_and_spares_a_strangers_tail(inside: Path) -> None:
+    script = "import sys, time; f = open(sys.argv[1]); print('open', flush=True); time.sleep(60)"
+    with (
+        subprocess.Popen([sys.executable, "-c", script, str(inside / "log")], stdout=subprocess.PIPE) as ours,
+        subprocess.Popen(["tail", "-f", str(inside / "log")], stdout=subprocess.PIPE) as stranger,
+    ):
+        assert ours.stdout is not None and ours.stdout.readline() == b"open\n"
+        assert stranger.stdout is not None and stranger.stdout.read(1) == b"x"
+        # in a process of its own: a sweep reaps, and pytest's children are not its to reap
+        sweep = f"from actors import processes; print(processes.sweep({str(inside)!r}))"
+        done = subprocess.run([sys.executable, "-c", sweep], capture_output=True, text=True, timeout=20, check=True)
+        assert done.stdout == "1\n"
+        assert ours.wait(5) == -9
+        assert stranger.poll() is None
+        stranger.kill()

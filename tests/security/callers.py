@@ -1,0 +1,41 @@
+"""Who may stand at the door: every scope, every bound one, and those with nothing or with something worthless."""
+
+from __future__ import annotations
+
+from actors.gateway.auth import hash_of
+from actors.protocol.ids import new_id
+from actors.store.contract import Token
+from tests.gateway.house import TOKENS, House
+
+FREE = ("admin", "operator", "reader", "wrapper", "node", "collector")
+BOUND = ("operator", "reader", "wrapper")
+NOBODY = ("none", "garbage", "expired", "revoked", "ticket")
+OWN = tuple(f"own {scope}" for scope in BOUND)  # of the session that is asked for
+OTHERS = tuple(f"other {scope}" for scope in BOUND)  # of another session
+ALL = (*FREE, *OWN, *OTHERS, *NOBODY)
+
+PAST_MS = 1
+
+
+async def secret_of(house: House, who: str, sid: str) -> str | None:
+    """A fresh token for this caller, who asks for the session sid. None: it sends no header at all."""
+    if who == "none":
+        return None
+    if who == "garbage":
+        return "hft_garbage"
+    if who in TOKENS:
+        return TOKENS[who]
+    if who == "ticket":  # as a bearer: a ticket is no token
+        made = await house.call("POST", "/v1/tickets", {"session_id": sid, "scope": "operator"}, status=201)
+        return str(made["ticket"])
+    kind, _, scope = who.rpartition(" ")
+    session_id = {"own": sid, "other": "somebody-elses"}.get(kind)
+    if who in ("expired", "revoked"):
+        scope = "admin"
+    expires_at_ms = PAST_MS if who == "expired" else None
+    token = Token(new_id("token"), scope, session_id, expires_at_ms)
+    secret = f"secret-{token.token_id}"
+    await house.worker.write(lambda store: store.put_token(hash_of(secret), token))
+    if who == "revoked":
+        await house.worker.write(lambda store: store.revoke_token(token.token_id))
+    return secret

@@ -1,0 +1,119 @@
+"""Every route and every socket, and what each caller is told there. Nothing is undecided.
+
+A new route: add a row. A row says what the callers who may are told (`yes`), who they are (`may`), and for what: `one`
+session (other sessions' tokens are told 404), `all` (tokens of one session are told 403), or `anybody` (no token).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from tests.security.callers import ALL, BOUND, NOBODY
+
+OPERATE = frozenset({"admin", "operator"})
+READ = OPERATE | {"reader"}
+INGEST = OPERATE | {"wrapper"}
+ADMIN = frozenset({"admin"})
+EVERY_SCOPE = frozenset({"admin", "operator", "reader", "wrapper", "node", "collector"})
+CLOSES = {401: 4401, 403: 4403, 404: 4004}
+
+
+@dataclass(frozen=True)
+class Row:
+    method: str
+    path: str
+    yes: int
+    may: frozenset[str] = frozenset()
+    of: Literal["one", "all", "self", "anybody"] = "one"
+    body: Any = None
+    how: Literal["http", "sse", "socket"] = "http"
+    first: tuple[str, ...] = field(default=())  # what has to be there: "running", "approval", "token", "webhook"
+
+    @property
+    def name(self) -> str:
+        return f"{self.method} {self.path} {self.how}"
+
+    def told(self, who: str) -> int:
+        """The status; for a socket the close code, or 0 for one that stays open."""
+        status = self._status(who)
+        if self.how != "socket":
+            return status
+        return CLOSES.get(status, 0)
+
+    def _status(self, who: str) -> int:
+        if self.of == "anybody":
+            return self.yes
+        if who in NOBODY:
+            return 401
+        kind, _, scope = who.rpartition(" ")
+        if scope not in self.may:
+            return 403
+        if kind == "" or self.of == "self":
+            return self.yes
+        if self.of == "all":
+            return 403
+        return self.yes if kind == "own" else 404
+
+
+S = "/v1/sessions/{sid}"
+TABLE = (
+    Row("POST", "/v1/sessions", 201, OPERATE, "all", {}),
+    Row("GET", "/v1/sessions", 200, READ, "all"),
+    Row("GET", S, 200, READ),
+    Row("DELETE", S, 204, OPERATE),
+    Row("POST", S + "/executions", 202, OPERATE, body={}),
+    Row("GET", S + "/executions", 200, READ),
+    Row("GET", S + "/executions/{eid}", 200, READ, first=("running",)),
+    Row("POST", S + "/executions/{eid}/fail", 200, OPERATE, body={"error": "x"}, first=("running",)),
+    Row("POST", S + "/executions/{eid}/input", 202, OPERATE, body={"input": "x"}, first=("running",)),
+    Row("POST", S + "/interrupt", 202, OPERATE, body={}, first=("running",)),
+    Row("GET", S + "/events", 200, READ),
+    Row("GET", S + "/approvals", 200, READ),
+    Row("POST", S + "/approvals/{aid}", 200, OPERATE, body={"decision": "allow"}, first=("running", "approval")),
+    Row("GET", S + "/stream", 200, READ, how="sse"),
+    Row("GET", S + "/stream", 0, READ, how="socket"),
+    Row("GET", S + "/ingest", 400, frozenset(), "anybody"),  # without an upgrade: it is a socket and says so
+    Row("GET", S + "/ingest", 0, INGEST, how="socket"),
+    Row("GET", "/v1/stream", 200, READ, "all", how="sse"),
+    Row("GET", "/v1/stream", 0, READ, "all", how="socket"),
+    Row("POST", "/v1/tickets", 201, READ, body={"session_id": "{sid}", "scope": "reader"}),
+    Row("POST", "/v1/tickets", 201, OPERATE, body={"session_id": "{sid}", "scope": "operator"}),
+    Row("GET", "/v1/webhooks", 200, OPERATE, "all"),
+    Row("GET", "/v1/webhooks?session_id={sid}", 200, OPERATE),
+    Row("GET", "/v1/webhooks/{wid}", 200, OPERATE, first=("webhook",)),
+    Row("POST", "/v1/webhooks/{wid}/replay", 202, OPERATE, first=("webhook",)),
+    Row("GET", "/v1/audit", 200, ADMIN, "all"),
+    Row("GET", "/v1/audit?session_id={sid}", 200, ADMIN, "all"),
+    Row("GET", "/v1/me", 200, EVERY_SCOPE, "self"),
+    Row("POST", "/v1/tokens", 201, ADMIN, "all", {"scope": "reader"}),
+    Row("GET", "/v1/tokens", 200, ADMIN, "all"),
+    Row("DELETE", "/v1/tokens/{tid}", 204, ADMIN, "all", first=("token",)),
+    Row("GET", "/metrics", 200, READ, "all"),
+    Row("GET", "/healthz", 200, of="anybody"),
+    Row("HEAD", "/healthz", 200, of="anybody"),
+    Row("GET", "/readyz", 200, of="anybody"),
+    Row("HEAD", "/readyz", 200, of="anybody"),
+    Row("GET", "/openapi.json", 200, of="anybody"),
+    Row("HEAD", "/openapi.json", 200, of="anybody"),
+    Row("GET", "/asyncapi.json", 200, of="anybody"),
+    Row("HEAD", "/asyncapi.json", 200, of="anybody"),
+    Row("GET", "/docs", 200, of="anybody"),
+    Row("HEAD", "/docs", 200, of="anybody"),
+    Row("GET", "/", 200, of="anybody"),
+    Row("HEAD", "/", 200, of="anybody"),
+)
+
+
+def undecided(routes: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Of these (method, path), those without a row; and rows without a route."""
+    return routes ^ {(row.method, row.path.partition("?")[0]) for row in TABLE}
+
+
+def cells() -> list[tuple[Row, str]]:
+    return [(row, who) for row in TABLE for who in ALL]
+
+
+Fill = Callable[[str], str]
+__all__ = ["BOUND", "TABLE", "Row", "cells", "undecided"]

@@ -1,0 +1,241 @@
+"""The spool's records: numbered per execution, sent by cursor, forgotten when acknowledged, limited in bytes.
+
+A record that is here is a promise; what has to go before it was acknowledged (trimmed, refused) leaves an explicit
+`gap` in its place, so that the numbers stay without holes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+from actors.protocol.defaults import SPOOL_RESERVE_BYTES
+from wrapper.drivers.base import Item, dumps
+from wrapper.segments import Position
+from wrapper.spooldb import SpoolDb
+from wrapper.spoolfile import SpoolFull
+
+ROW_BYTES: Final = 64  # what a row costs beside its body
+CHUNK_ROWS: Final = 500  # rows deleted per transaction: a small write-ahead log, also when a backlog is acknowledged
+CHUNK_BYTES: Final = 1 << 20  # and so many bytes: on a nearly full disk it must fit the reserve several times over
+TRIM_ROWS: Final = 100
+TIDY_PAGES: Final = 1024  # 4 MiB of free pages inside the file are kept for what comes next
+SCARCE_PAGES: Final = 16
+TIDY_STEP_PAGES: Final = 256
+ERROR_BYTES: Final = 1024  # PROTOCOL §2.2: a bare final's error
+
+
+class Record(NamedTuple):
+    seq: int
+    to_seq: int
+    kind: str  # started, output, event, approval, gap, final
+    body: str
+
+
+class Records(SpoolDb):
+    def _last_seq(self, no: int) -> int:
+        return int(self._one("SELECT last_seq FROM executions WHERE no = ?", no)[0])
+
+    def _insert(self, no: int, rows: Iterable[tuple[str, str, int]]) -> int:
+        seq = self._last_seq(no)
+        for kind, body, span in rows:
+            size = len(body.encode("utf-8")) + ROW_BYTES
+            self._db.execute(
+                "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)", (no, seq + 1, seq + span, kind, size, body)
+            )
+            seq += span
+            self.bytes += size
+        self._db.execute("UPDATE executions SET last_seq = ? WHERE no = ?", (seq, no))
+        return seq
+
+    def append(self, no: int, items: Sequence[Item], at: Position, driver_state: dict[str, str]) -> int:
+        """Records and the position that they were made from: both or neither. Returns last_seq."""
+        with self._writing():
+            self._db.execute(
+                "UPDATE executions SET segment = ?, offset = ?, driver_state = ? WHERE no = ?",
+                (at.segment, at.offset, json.dumps(driver_state), no),
+            )
+            for item in items:
+                if item.approval_id is not None:
+                    self._db.execute("INSERT INTO approvals VALUES (?, ?, ?)", (item.approval_id, no, item.ref))
+            return self._insert(no, [(item.kind, item.body, 1) for item in items])
+
+    def finish(self, no: int, items: Sequence[Item], final: dict[str, Any]) -> int:
+        """The last output and the final, in one."""
+        with self._writing():
+            self._db.execute(
+                "UPDATE executions SET state = 'final', final = ?, driver_state = '{}' WHERE no = ?",
+                (json.dumps({k: final[k] for k in ("status", "exit_code", "signal", "error")}), no),
+            )
+            return self._insert(no, [*((i.kind, i.body, 1) for i in items), ("final", dumps(final), 1)])
+
+    def read(self, execution_id: str, after_seq: int, budget: int, limit: int) -> list[Record]:
+        """At least one record after ``after_seq`` if there is one; further ones within ``budget`` bytes."""
+        rows = self._all(
+            "SELECT r.seq, r.to_seq, r.kind, r.body, r.bytes FROM records r JOIN executions e ON e.no = r.no"
+            " WHERE e.execution_id = ? AND r.to_seq > ? ORDER BY r.seq LIMIT ?",
+            execution_id,
+            after_seq,
+            limit,
+        )
+        found: list[Record] = []
+        for *record, size in rows:
+            if found and size > budget:
+                break
+            budget -= size
+            found.append(Record(*record))
+        return found
+
+    def acked(self, execution_id: str, seq: int) -> bool:
+        """Forgets what is acknowledged. True when that was the final: the execution is over."""
+        row = self._one("SELECT no, state, last_seq FROM executions WHERE execution_id = ?", execution_id)
+        if row is None:
+            return False
+        no, state, last_seq = row
+        with self._writing():
+            self._db.execute("UPDATE executions SET acked_seq = ? WHERE no = ? AND acked_seq < ?", (seq, no, seq))
+            more = self._delete(no, seq)
+        if more:
+            self._forget(no, seq)
+        self._tidy()
+        return bool(state == "final" and seq >= last_seq)
+
+    def _tidy(self) -> None:
+        """Gives room back to the disk, a step at a time: at once where it is scarce (the shim waits for it), else
+        when it is worth the writing. Not having managed to is no harm."""
+        disk = os.statvfs(self.dir)
+        total, free = disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize
+        scarce = free < min(4 * SPOOL_RESERVE_BYTES, total * 3 // 4)
+        pages = self._one("PRAGMA freelist_count")[0]
+        if pages < (SCARCE_PAGES if scarce else TIDY_PAGES):
+            return
+        try:
+            # A script, because each page that it frees is a row without columns, which execute() would stop at.
+            self._db.executescript(f"PRAGMA incremental_vacuum({min(pages, TIDY_STEP_PAGES)})")
+            if scarce:
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except sqlite3.DatabaseError as error:
+            verdict = self._verdict(error)
+            if not isinstance(verdict, SpoolFull):
+                raise verdict from error
+
+    def _forget(self, no: int, up_to: int) -> None:
+        more = True
+        while more:
+            with self._writing():
+                more = self._delete(no, up_to)
+
+    def _delete(self, no: int, up_to: int) -> bool:
+        """One chunk. True if there may be more."""
+        rows = self._db.execute(
+            "SELECT seq, bytes FROM records WHERE no = ? AND to_seq <= ? ORDER BY seq LIMIT ?", (no, up_to, CHUNK_ROWS)
+        ).fetchall()
+        size = count = 0
+        while count < len(rows) and size < CHUNK_BYTES:
+            size += rows[count][1]
+            count += 1
+        if rows:
+            self._db.execute(
+                "DELETE FROM records WHERE no = ? AND seq BETWEEN ? AND ?", (no, rows[0][0], rows[count - 1][0])
+            )
+            self.bytes -= size
+        return count < len(rows) or len(rows) == CHUNK_ROWS
+
+    def rewound(self, execution_id: str, told_seq: int, acked_seq: int) -> int:
+        """The server acknowledged more than we told it of: this spool went back in time. What came after
+        ``told_seq`` (and a final, always) goes on at acked + 1; the rest is the server's already. Returns last_seq."""
+        row = self._one("SELECT no FROM executions WHERE execution_id = ?", execution_id)
+        if row is None:
+            return acked_seq
+        (no,) = row
+        with self._writing():
+            kept = self._db.execute(
+                "SELECT seq, to_seq, kind, bytes, body FROM records WHERE no = ? AND (seq > ? OR kind = 'final')"
+                " ORDER BY seq",
+                (no, told_seq),
+            ).fetchall()
+            gone = self._one("SELECT coalesce(sum(bytes), 0) FROM records WHERE no = ?", no)[0]
+            self._db.execute("DELETE FROM records WHERE no = ?", (no,))
+            self.bytes -= gone
+            self._db.execute(
+                "UPDATE executions SET acked_seq = ?, last_seq = ? WHERE no = ?", (acked_seq, acked_seq, no)
+            )
+            return self._insert(no, [(kind, body, last - seq + 1) for seq, last, kind, _, body in kept])
+
+    def refuse(self, execution_id: str, seq: int) -> None:
+        """The server will never take this record: a `gap` in its place, or a final in its bare form."""
+        row = self._one(
+            "SELECT r.no, r.to_seq, r.kind, r.bytes, r.body FROM records r JOIN executions e ON e.no = r.no"
+            " WHERE e.execution_id = ? AND r.seq = ?",
+            execution_id,
+            seq,
+        )
+        if row is None or row[2] == "gap":
+            return
+        no, _, kind, size, body = row
+        if kind == "final":
+            final = json.loads(body)
+            cut = (final.get("error") or "").encode("utf-8", "replace")[:ERROR_BYTES].decode("utf-8", "ignore")
+            bare = "data" not in final  # refused even so: then without a word
+            body = dumps(
+                {**{k: final[k] for k in ("status", "exit_code", "signal")}, "error": None if bare else cut or None}
+            )
+        else:
+            kind, body = "gap", dumps({"bytes": size, "reason": "refused"})
+        new = len(body.encode("utf-8")) + ROW_BYTES
+        with self._writing():
+            self._db.execute(
+                "UPDATE records SET kind = ?, bytes = ?, body = ? WHERE no = ? AND seq = ?", (kind, new, body, no, seq)
+            )
+            self.bytes += new - size
+
+    # ------------------------------------------------------------ limits
+
+    def room(self) -> bool:
+        """May output be taken in? The reserve is for control and final records, on the disk as in the count."""
+        if self.bytes + self.reserve_bytes > self.limit_bytes and not (self.policy == "trim" and self._trim()):
+            return False
+        disk = os.statvfs(self.dir)
+        total, free = disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize
+        reserve = min(SPOOL_RESERVE_BYTES, total // 4)
+        if free > reserve:
+            return True
+        # What was forgotten leaves room inside the file; only the write-ahead log needs the disk then.
+        inside = self._one("PRAGMA freelist_count")[0] * self._one("PRAGMA page_size")[0]
+        return bool(free > reserve // 4 and free + inside > reserve)
+
+    def _trim(self) -> bool:
+        """Drops the oldest output, a chunk at a time; an explicit gap stands for it. True if there is room then."""
+        while self.bytes + self.reserve_bytes > self.limit_bytes:
+            with self._writing():
+                rows = self._db.execute(
+                    "SELECT no, seq, bytes FROM records WHERE kind = 'output' ORDER BY no, seq LIMIT ?",
+                    (TRIM_ROWS,),
+                ).fetchall()
+                if not rows:
+                    return False
+                for no, seq, size in rows:
+                    if self.bytes + self.reserve_bytes > self.limit_bytes:
+                        self._trim_one(no, seq, size)
+        return True
+
+    def _trim_one(self, no: int, seq: int, size: int) -> None:
+        self._db.execute("DELETE FROM records WHERE no = ? AND seq = ?", (no, seq))
+        self.bytes -= size
+        before = self._db.execute(
+            "SELECT seq, bytes, body FROM records WHERE no = ? AND to_seq = ? AND kind = 'gap'", (no, seq - 1)
+        ).fetchone()
+        lost = size - ROW_BYTES
+        if before is not None and (gap := json.loads(before[2]))["reason"] == "trimmed":
+            start, lost = before[0], lost + gap["bytes"]
+            self._db.execute("DELETE FROM records WHERE no = ? AND seq = ?", (no, start))
+            self.bytes -= before[1]
+        else:
+            start = seq
+        body = dumps({"bytes": lost, "reason": "trimmed"})
+        new = len(body) + ROW_BYTES
+        self._db.execute("INSERT INTO records VALUES (?, ?, ?, 'gap', ?, ?)", (no, start, seq, new, body))
+        self.bytes += new
