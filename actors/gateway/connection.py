@@ -56,7 +56,8 @@ class Connection:
         self.end_reason = ""
         self.closing: asyncio.Task[None] | None = None
         self.seen = self.progressed = False  # since the last flush
-        self.frame_at = door.clock()
+        self.frame_at = door.clock()  # as of the last look: `tend` comes every second
+        self._frame_came = False
         self.lines: dict[str, Line] = {}
         self.sent_n = 0  # the newest command that went out here
         self._lane: deque[Item] = deque()
@@ -77,8 +78,7 @@ class Connection:
         """Called by the reader for each frame, in order."""
         if self.over:
             return
-        self.seen = True
-        self.frame_at = self.door.clock()
+        self.seen = self._frame_came = True
         if isinstance(item, Beat):
             self.progressed |= item.busy
             return
@@ -452,6 +452,8 @@ class Connection:
         self.wire.tend()
         if self.wire.excess is not None:
             self.too_much()
+        if self._frame_came:
+            self._frame_came, self.frame_at = False, self.door.clock()
         silent = self.door.clock() - self.frame_at
         if silent >= self.door.settings.stale_s and self.epoch and not self._checking and not self.over:
             self._checking = True

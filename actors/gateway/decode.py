@@ -108,6 +108,9 @@ _TYPE: Final = re.compile(EVENT_TYPE_PATTERN[:-1] + r"\Z")
 # Names that passed before. Bounded, because a peer chooses them; a service has tens of them.
 _KNOWN_TYPES_LIMIT: Final = 1024
 _known_types: set[str] = set()
+# Execution ids that passed before, so that the pattern is not matched for every frame of a busy one. 16,384 are 1.5 MB.
+_KNOWN_IDS_LIMIT: Final = 16_384
+_known_ids: set[str] = set()
 _BIG_FLOAT: Final = float(1 << 63)
 
 
@@ -226,16 +229,25 @@ def _event(event: Any, lenient: bool) -> EncodedEvent:
         for value in data.values():
             if type(value) is not str:
                 _check(value, MAX_JSON_DEPTH - 1)
-    return EncodedEvent(name, ts_ms, orjson.dumps(data).decode())
+    return EncodedEvent(name, ts_ms, str(orjson.dumps(data), "utf-8"))
 
 
 _NOTHING: Final[dict[str, Any]] = {}
 
 
+def _id_ok(name: Any) -> bool:
+    if type(name) is not str or not valid_id(name):
+        return False
+    if len(_known_ids) >= _KNOWN_IDS_LIMIT:
+        _known_ids.clear()  # those at work now come back with their next frame
+    _known_ids.add(name)
+    return True
+
+
 def _numbered(frame: dict[str, Any]) -> tuple[str, int] | None:
     eid, seq = frame.get("execution_id"), frame.get("seq")
-    if valid_id(eid) and type(seq) is int and 1 <= seq <= MAX_SAFE_INTEGER:
-        return str(eid), seq
+    if type(seq) is int and 1 <= seq <= MAX_SAFE_INTEGER and type(eid) is str and (eid in _known_ids or _id_ok(eid)):
+        return eid, seq
     return None
 
 

@@ -13,7 +13,7 @@ import itertools
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 from actors.protocol.defaults import FEED_BYTES, FEED_EVENTS, PAGE_EVENTS
 from actors.protocol.errors import HoldfastError
@@ -23,8 +23,7 @@ FLEETING_MAX: Final = 64  # ephemeral frames waiting for one subscriber; they ar
 CLOSING_TYPE: Final = "session.closed"  # the last event of a deleted session
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     seq: int
     type: str
     execution_id: str | None
@@ -111,7 +110,10 @@ class Feed:
         self._joined.clear()
         self._ring.extend(entries)
         self._bytes += sum(len(e.fragment) for e in entries)
-        while len(self._ring) > self._limit or self._bytes > self._limit_bytes:
+        # The newest batch is kept whole while it has room in bytes: whoever follows live reads it from here, not from
+        # the store, however large a group was.
+        keep = max(self._limit, len(entries))
+        while len(self._ring) > keep or self._bytes > self._limit_bytes:
             self._bytes -= len(self._ring.popleft().fragment)
         self.advance(entries[-1].seq)
 

@@ -19,7 +19,7 @@ from actors.gateway.connection import RETRY_AFTER_S, Connection, reason_of
 from actors.gateway.decode import Control, Wrong, decode, hello_version
 from actors.gateway.door import Door
 from actors.gateway.entrance import arrived_at, check_entry
-from actors.gateway.wire import Wire, websocket
+from actors.gateway.wire import Frames, Wire, websocket
 from actors.protocol import frames, ids
 from actors.protocol.codes import CLOSE, PROTOCOL_VERSION, SUBPROTOCOL
 from actors.protocol.defaults import HELLO_TIMEOUT_S, SLOW_CONSUMER_S
@@ -107,12 +107,17 @@ class Ingest:
         connection.end(CLOSE["protocol_error"], "bad_hello")
         return False
 
-    async def _read(self, ws: web.WebSocketResponse[Any], connection: Connection) -> tuple[int | None, str]:
+    async def _read(self, ws: Frames, connection: Connection) -> tuple[int | None, str]:
         """Until the socket ends; returns how."""
         while True:
             message = await self._next(ws, connection)
             if message.type is WSMsgType.TEXT:
                 connection.take(decode(message.data))
+                while (raw := ws.more()) is not None:  # bounded by what aiohttp reads ahead of us
+                    if connection.wire.heard_with_it(len(raw)):
+                        connection.take(decode(raw))
+                    else:
+                        connection.too_much()
             elif message.type is WSMsgType.BINARY:
                 connection.take(Wrong("invalid_frame", "frames are text", fatal=True, size=len(message.data)))
             elif message.type is WSMsgType.CLOSE:

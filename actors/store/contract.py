@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from actors.law.effects import Answer, Speech
 from actors.law.model import DeadlineKind
@@ -44,9 +44,11 @@ class Outcome:
     replayed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedEvent:
-    """An event checked and encoded before it is queued: `data` is a JSON object as text, `type` a plain name."""
+class EncodedEvent(NamedTuple):
+    """An event checked and encoded before it is queued: `data` is a JSON object as text, `type` a plain name.
+
+    A tuple, because it is made once per event: a frozen dataclass costs three times as much.
+    """
 
     type: str
     ts_ms: int

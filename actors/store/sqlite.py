@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ from actors.protocol.errors import HoldfastError, StorageBroken, StorageError
 from actors.store.append import Appends
 from actors.store.contract import (
     ActorRow,
+    Appended,
     AppendItem,
     AppendRefused,
     DueDeadline,
@@ -152,28 +153,51 @@ class SqliteStore(Webhooks, Retention, Appends, Tokens, Meters):
 
     def _group(self, jobs: Sequence[Request | Keyed | AppendItem]) -> GroupResult:
         wall, service = self.wall_ms(), self.service_ms_now()
-        c, results = self._c, []
-        for job in jobs:
-            c.execute("savepoint item")
-            try:
-                result: Any
-                if isinstance(job, AppendItem):
-                    result = self.append_in_transaction(job, wall, service)
-                elif isinstance(job, Keyed):
-                    result = self.decide_in_transaction(job.request, job.key)
-                else:
-                    result = self.decide_in_transaction(job, None)
-                if isinstance(result, AppendRefused):
-                    c.execute("rollback to item")
-            except Exception as error:
-                storage = self._ours(error)
-                if isinstance(storage, StorageError) or not c.in_transaction:
-                    raise  # the whole group: nothing of it happened
-                c.execute("rollback to item")
-                result = storage if isinstance(storage, HoldfastError) else _internal(storage)
-            c.execute("release item")
-            results.append(result)
+        results: list[Any] = []
+        for items, job in _neighbours(jobs):
+            if items:
+                together = self._together(items, wall, service) if len(items) > 1 else None
+                results += together or [self._job(item, wall, service) for item in items]
+            if job is not None:
+                results.append(self._job(job, wall, service))
         return GroupResult(tuple(results), wall)
+
+    def _together(self, items: Sequence[AppendItem], wall: int, service: int) -> list[Appended] | None:
+        c = self._c
+        c.execute("savepoint together")
+        try:
+            done = self.append_together(items, wall, service)
+        except Exception as error:
+            if isinstance(self._ours(error), StorageError) or not c.in_transaction:
+                raise  # the whole group: nothing of it happened
+            done = None  # one of them is poisoned: alone, each shows which
+        if done is None:
+            c.execute("rollback to together")
+        c.execute("release together")
+        return done
+
+    def _job(self, job: Request | Keyed | AppendItem, wall: int, service: int) -> Any:
+        """One job in a savepoint of its own: its result, or the error that it alone met."""
+        c = self._c
+        c.execute("savepoint item")
+        try:
+            result: Any
+            if isinstance(job, AppendItem):
+                result = self.append_in_transaction(job, wall, service)
+            elif isinstance(job, Keyed):
+                result = self.decide_in_transaction(job.request, job.key)
+            else:
+                result = self.decide_in_transaction(job, None)
+            if isinstance(result, AppendRefused):
+                c.execute("rollback to item")
+        except Exception as error:
+            storage = self._ours(error)
+            if isinstance(storage, StorageError) or not c.in_transaction:
+                raise  # the whole group: nothing of it happened
+            c.execute("rollback to item")
+            result = storage if isinstance(storage, HoldfastError) else _internal(storage)
+        c.execute("release item")
+        return result
 
     def wall_ms(self) -> int:
         return self._wall()
@@ -277,6 +301,25 @@ class SqliteStore(Webhooks, Retention, Appends, Tokens, Meters):
     def close(self) -> None:
         self._c.close()
         self._turn.close()
+
+
+Jobs = Sequence[Request | Keyed | AppendItem]
+
+
+def _neighbours(jobs: Jobs) -> Iterator[tuple[list[AppendItem], Request | Keyed | None]]:
+    """Runs of items of different sessions, and what stands behind each; the order of the jobs is kept."""
+    run: list[AppendItem] = []
+    sessions: set[str] = set()
+    for job in jobs:
+        if isinstance(job, AppendItem) and job.session_id not in sessions:
+            run.append(job)
+            sessions.add(job.session_id)
+        else:
+            yield run, None if isinstance(job, AppendItem) else job
+            run = [job] if isinstance(job, AppendItem) else []
+            sessions = {item.session_id for item in run}
+    if run:
+        yield run, None
 
 
 def _internal(error: BaseException) -> HoldfastError:
