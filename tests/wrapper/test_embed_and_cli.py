@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,15 @@ async def test_the_third_ctrl_c_kills_what_ignores_the_first_two(gateway: FakeGa
     assert exe.final is not None and exe.final["signal"] == "SIGKILL"
 
 
+@pytest.fixture
+def hearing_hangups() -> Iterator[None]:
+    """A suite that was itself started under nohup ignores them, and what it runs does too."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hearing_hangups")
 async def test_a_terminal_that_closes_is_one_word_to_end(gateway: FakeGateway, tmp_path: Path) -> None:
     exe = await gateway.submit("exe_1")
     heard: list[tuple[int, int, bool]] = []
