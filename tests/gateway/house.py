@@ -14,7 +14,7 @@ import aiohttp
 from actors.config import Settings
 from actors.gateway.auth import hash_of
 from actors.gateway.service import Gateway
-from actors.mailbox import Mailbox, NoActors
+from actors.mailbox import ActorPort, Mailbox, NoActors
 from actors.protocol.codes import SUBPROTOCOL
 from actors.store.contract import Token
 from actors.store.sqlite import SqliteStore
@@ -42,6 +42,7 @@ class House:
         self.settings = Settings(**{"port": 0, "data_dir": folder, "allow_short_grace": True, **settings})
         self.options: dict[str, Any] = {}
         self.url = ""
+        self.actors: ActorPort = NoActors()  # another may be set before `open`
 
     async def open(self, **options: Any) -> House:
         self.options = options
@@ -50,7 +51,7 @@ class House:
         for scope, secret in TOKENS.items():
             token = Token(f"tok_{scope}", scope)
             await self.worker.write(lambda store, s=secret, t=token: store.put_token(hash_of(s), t))
-        self.gateway = Gateway(self.settings, self.worker, Mailbox(self.worker.perform, NoActors()), **options)
+        self.gateway = Gateway(self.settings, self.worker, Mailbox(self.worker.perform, self.actors), **options)
         self.url = await self.gateway.start()
         self.client = aiohttp.ClientSession()
         return self
