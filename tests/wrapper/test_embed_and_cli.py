@@ -267,6 +267,7 @@ def cpu_s(process: subprocess.Popen[bytes]) -> float:
     return used.ru_utime + used.ru_stime
 
 
+@pytest.mark.alone
 def test_from_the_start_of_the_process_to_the_first_connect_it_is_quick(tmp_path: Path) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     listener.settimeout(60)
