@@ -21,7 +21,13 @@ Policy = Literal["block", "trim"]
 
 class SpoolDb:
     def __init__(
-        self, directory: str, session_id: str, *, limit_bytes: int = SPOOL_LIMIT_BYTES, policy: Policy = "block"
+        self,
+        directory: str,
+        session_id: str,
+        *,
+        limit_bytes: int = SPOOL_LIMIT_BYTES,
+        policy: Policy = "block",
+        connect: spoolfile.Connect = sqlite3.connect,
     ) -> None:
         self.dir = os.path.abspath(directory)
         self.limit_bytes, self.policy = limit_bytes, policy
@@ -29,7 +35,7 @@ class SpoolDb:
         self._lock = spoolfile.lock(self.dir)
         try:
             try:
-                self._db = spoolfile.open_database(self.dir, session_id)
+                self._db = spoolfile.open_database(self.dir, session_id, connect)
             except sqlite3.DatabaseError as error:
                 raise SpoolError(f"cannot make a spool in {self.dir}: {error}") from error
             self.bytes: int = self._one("SELECT coalesce(sum(bytes), 0) FROM records")[0]

@@ -15,11 +15,13 @@ import fcntl
 import os
 import sqlite3
 import time
+from collections.abc import Callable
 from typing import Final
 
 from actors.protocol.ids import new_id
 
 SCHEMA_VERSION: Final = 1
+Connect = Callable[..., sqlite3.Connection]
 CHECK_BYTES: Final = 16 << 20  # a whole-file check only while it costs milliseconds
 MARKER: Final = "broken"  # left by a wrapper that met corruption while it ran
 
@@ -76,7 +78,7 @@ def lock(directory: str) -> int:
     return fd
 
 
-def open_database(directory: str, session_id: str) -> sqlite3.Connection:
+def open_database(directory: str, session_id: str, connect: Connect = sqlite3.connect) -> sqlite3.Connection:
     """The spool of this session, made or moved aside and made anew as need be. Raises SpoolError."""
     path = os.path.join(directory, "spool.db")
     os.makedirs(os.path.join(directory, "runs"), mode=0o700, exist_ok=True)
@@ -84,7 +86,7 @@ def open_database(directory: str, session_id: str) -> sqlite3.Connection:
     db = None
     if os.path.exists(path) and not unreadable:
         try:
-            db = _connect(path)
+            db = _connect(path, connect)
             _check(db, path)
         except sqlite3.DatabaseError as error:
             if error.sqlite_errorcode & 0xFF not in (
@@ -100,7 +102,7 @@ def open_database(directory: str, session_id: str) -> sqlite3.Connection:
         _move_aside(directory)
         db = None
     if db is None or db.execute("PRAGMA user_version").fetchone()[0] == 0:
-        db = db or _connect(path)
+        db = db or _connect(path, connect)
         _create(db, session_id, unreadable)
         if unreadable:
             os.unlink(os.path.join(directory, MARKER))
@@ -122,9 +124,9 @@ def mark_broken(directory: str) -> None:
         return
 
 
-def _connect(path: str) -> sqlite3.Connection:
+def _connect(path: str, connect: Connect) -> sqlite3.Connection:
     new = not os.path.exists(path)
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0)
+    db = connect(path, isolation_level=None, check_same_thread=False, timeout=0)
     # Exclusive: nobody else has business here (so the WAL-reset bug of old SQLite, which needs two connections, cannot
     # happen with whatever library Python has), and without the shared-memory index a full disk cannot become a SIGBUS.
     pragmas = (

@@ -1,0 +1,89 @@
+"""SQLite's own unix files, with a scribe beside them: every write, truncation, sync, creation and deletion is noted.
+
+The files are real (locks and shared memory are SQLite's own); only what reaches the disk is recorded, in order. The
+-shm file is not: it is memory, and SQLite makes it anew after a boot. What SQLite's unix VFS does below this level and
+a shim cannot see is repeated here: a journal or write-ahead log that was opened for creation has its directory synced
+with its first sync (os_unix.c, UNIXFILE_DIRSYNC; tests/power/test_files.py looks at the system calls).
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from tests.power.disk import Disk, Drop, Entry, Make, Mark, Resize, Sync, SyncDir, Write
+
+_counter = itertools.count()
+OPEN_CREATE = apsw.SQLITE_OPEN_CREATE
+LOGS = apsw.SQLITE_OPEN_MAIN_JOURNAL | apsw.SQLITE_OPEN_SUPER_JOURNAL | apsw.SQLITE_OPEN_WAL
+
+
+class Scribe(apsw.VFS):  # type: ignore[misc]
+    """One folder under observation. `log` is the story; `first` what stood in the folder when it began."""
+
+    def __init__(self, folder: Path, *, obeys_sync: bool = True) -> None:
+        """obeys_sync False: a disk that lies, for a control that must fail."""
+        self.name, self.folder, self.obeys_sync = f"scribe-{next(_counter)}", folder, obeys_sync
+        self.log: list[Entry] = []
+        self.first = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+        self.first = {name: data for name, data in self.first.items() if not name.endswith(("-shm", ".lock"))}
+        self._numbers = Disk(self.first).names
+        self._next = itertools.count(len(self._numbers))
+        super().__init__(self.name, "")
+
+    def mark(self, kind: str, value: Any = None) -> None:
+        self.log.append(Mark(kind, value))
+
+    def note(self, entry: Entry) -> None:
+        self.log.append(entry)
+
+    def number_of(self, name: str, flags: int) -> int:
+        """Called before the file is opened; a file that is not there yet is made by the opening."""
+        number = self._numbers.get(name)
+        if number is None:
+            assert flags & OPEN_CREATE, name
+            number = self._numbers[name] = next(self._next)
+            self.note(Make(name, number))
+        return number
+
+    def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:
+        path = name.filename() if isinstance(name, apsw.URIFilename) else name
+        return Watched(self, path, name, flags) if path else apsw.VFSFile("", name, flags)
+
+    def xDelete(self, filename: str, syncdir: bool) -> None:
+        super().xDelete(filename, syncdir)
+        name = os.path.basename(filename)
+        if self._numbers.pop(name, None) is not None:
+            self.note(Drop(name))
+        if syncdir:
+            self.note(SyncDir())
+
+
+class Watched(apsw.VFSFile):  # type: ignore[misc]
+    def __init__(self, scribe: Scribe, path: str, name: Any, flags: list[int]) -> None:
+        there = os.path.exists(path) or flags[0] & OPEN_CREATE
+        self.scribe = scribe
+        self.number = scribe.number_of(os.path.basename(path), flags[0]) if there else -1
+        self.syncs_folder = bool(flags[0] & OPEN_CREATE and flags[0] & LOGS)
+        super().__init__("", name, flags)
+
+    def xWrite(self, data: bytes, offset: int) -> None:
+        self.scribe.note(Write(self.number, offset, bytes(data)))
+        super().xWrite(data, offset)
+
+    def xTruncate(self, size: int) -> None:
+        self.scribe.note(Resize(self.number, size))
+        super().xTruncate(size)
+
+    def xSync(self, flags: int) -> None:
+        super().xSync(flags)
+        if not self.scribe.obeys_sync:
+            return
+        self.scribe.note(Sync(self.number))
+        if self.syncs_folder:
+            self.syncs_folder = False
+            self.scribe.note(SyncDir())
