@@ -24,6 +24,10 @@ from tests.power.told import Fact, Told
 SHOWN = 5  # failing cuts that are kept in full
 
 
+class Hearer(Protocol):
+    def hear(self, facts: list[Fact]) -> None: ...
+
+
 @dataclass(slots=True)
 class Knows:
     """What the program had said when the power went."""
@@ -31,14 +35,14 @@ class Knows:
     ready: bool = False
     stands: Hashes = field(default_factory=dict)  # content after the last commit that returned
     under_way: Hashes | None = None  # and of the one that had not returned yet
-    told: Told = field(default_factory=Told)
+    told: Hearer = field(default_factory=Told)
     facts_under_way: list[Fact] = field(default_factory=list)  # will be told next, if that one survived
     commits: int = 0
 
     def hear(self, mark: Mark) -> None:
         match mark.kind:
             case "ready":
-                self.ready = True
+                self.ready, self.stands = True, mark.value
             case "committing":
                 self.under_way = mark.value
             case "committed":
@@ -70,7 +74,7 @@ class Failure:
     wrong: tuple[str, ...]
 
     def __str__(self) -> str:
-        said = [f"seed {self.seed}, cut {self.at}: power lost before {self.before}; of the unsynced writes: {self.how}"]
+        said = [f"cut {self.seed}:{self.at}: power lost before {self.before}; of the unsynced writes: {self.how}"]
         said += [f"  survived  {line}" for line in self.story]
         said += [f"  WRONG     {line}" for line in self.wrong]
         return "\n".join(said)
@@ -82,13 +86,14 @@ class Report:
     lost: int = 0
     corrupt: int = 0
     wrong: int = 0  # cuts with anything wrong at all
-    points: int = 0
+    points: int = 0  # places that were cut
+    places: int = 0  # that there are
     commits: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
 
     def add(self, other: Report) -> None:
-        for name in ("cuts", "lost", "corrupt", "wrong", "points", "commits"):
+        for name in ("cuts", "lost", "corrupt", "wrong", "points", "places", "commits"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.kinds.update(other.kinds)
         self.failures = (self.failures + other.failures)[:SHOWN]
@@ -101,9 +106,19 @@ class Report:
         )
 
 
-def places(log: Sequence[Entry]) -> list[int]:
-    """Every entry that does something to the disk; and the end."""
-    return [i for i, op in enumerate(log) if not isinstance(op, Mark)] + [len(log)]
+def weight(op: Entry | None) -> int:
+    """How often it is cut there, compared with a write: where order is made, there is more to go wrong."""
+    return 1 if isinstance(op, Write) else 4
+
+
+def places(log: Sequence[Entry]) -> int:
+    """Entries that do something to the disk; and the end."""
+    return sum(not isinstance(op, Mark) for op in log) + 1
+
+
+def enough(log: Sequence[Entry]) -> int:
+    """So many cuts reach every place."""
+    return sum(weight(op) for op in log if not isinstance(op, Mark)) + weight(None)
 
 
 def cut_everywhere(
@@ -113,22 +128,25 @@ def cut_everywhere(
     *,
     seed: int,
     cuts: int,
-    told: Told | None = None,
+    knows: Knows | None = None,
     only: int | None = None,
     progress: Callable[[Report], None] = lambda report: None,
 ) -> Report:
-    """About `cuts` cuts, spread over every place of the log: each at least once if there are enough, chosen by seed."""
-    rng, report, disk, knows = random.Random(seed), Report(), Disk(first), Knows(told=deepcopy(told or Told()))
-    here = places(log)
-    per_place = cuts / len(here)
-    base = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
+    """About `cuts` cuts (at least `enough(log)` reach every place), chosen by `seed`.
+
+    knows: what was known when the recording began. only: just the cuts at this entry, with the same choices.
+    """
+    report, disk, knows = Report(), Disk(first), deepcopy(knows or Knows())
+    share = cuts / enough(log)
+    base = "/dev/shm" if Path("/dev/shm").is_dir() else None
     root = Path(tempfile.mkdtemp(prefix="power-", dir=base))
     try:
         for at, op in [*enumerate(log), (len(log), None)]:
             if isinstance(op, Mark):
                 knows.hear(op)
                 continue
-            n = int(per_place) + (rng.random() < per_place % 1)
+            rng = random.Random(f"{seed} {at}")
+            n = int(share * weight(op)) + (rng.random() < share * weight(op) % 1)
             if n:
                 report.points += 1
                 knows.facts_under_way = _next_facts(log, at) if knows.under_way is not None else []
@@ -152,13 +170,15 @@ def cut_everywhere(
                 disk.do(op)
     finally:
         shutil.rmtree(root)
-    report.commits = knows.commits
+    report.commits, report.places = knows.commits, places(log)
     return report
 
 
-def image_at(first: dict[str, bytes], log: Sequence[Entry], at: int, how: How, seed: int) -> tuple[Image, Knows]:
+def image_at(
+    first: dict[str, bytes], log: Sequence[Entry], at: int, how: How, seed: int, knows: Knows | None = None
+) -> tuple[Image, Knows]:
     """One image, to live on from."""
-    disk, knows = Disk(first), Knows()
+    disk, knows = Disk(first), deepcopy(knows or Knows())
     for op in log[:at]:
         disk.do(op)
         if isinstance(op, Mark):

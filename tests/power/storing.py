@@ -18,7 +18,7 @@ from actors.protocol.errors import HoldfastError
 from actors.store.contract import ActorRow, AppendItem, EncodedEvent, SessionFilter, Token
 from actors.store.locks import library
 from actors.store.sqlite import SqliteStore
-from tests.power.dbapi import connector
+from tests.power.dbapi import connector, content
 from tests.power.told import Fact, of_append
 from tests.power.vfs import Scribe
 from tests.world import World
@@ -49,7 +49,7 @@ class Storing(World):
         self.pending: dict[str, str] = {}
         self.owner: dict[str, str] = {}
         self.lives = random.Random(seed).getrandbits(32)  # ids of one run never meet those of another
-        scribe.mark("ready")
+        scribe.mark("ready", content(self.store._c.execute))
 
     def open(self, *, gateway: bool = False) -> SqliteStore:
         return SqliteStore.open(
@@ -148,14 +148,18 @@ class Storing(World):
             return
         self.made += 1
         con = f"con_{self.lives:x}_{self.made}"
-        known = tuple(
-            rq.Reported(eid, "running", seq + 1, seq) for (s, eid), seq in self.seqs.items() if s == sid
-        )
+        known = tuple(rq.Reported(eid, "running", seq + 1, seq) for (s, eid), seq in self.seqs.items() if s == sid)
         wrapper = "w_other" if self.rng.random() < 0.1 else "w_1"
         outcome = self.ask(
             rq.Connect(
-                session_id=sid, seed=self.seed(), connection_id=con, gateway_id="gw_1", wrapper_id=wrapper,
-                instance_id=f"i_{self.made}", attempt=1, executions=known,
+                session_id=sid,
+                seed=self.seed(),
+                connection_id=con,
+                gateway_id="gw_1",
+                wrapper_id=wrapper,
+                instance_id=f"i_{self.made}",
+                attempt=1,
+                executions=known,
             )  # fmt: skip
         )
         if isinstance(outcome.answer, Connected):
@@ -241,7 +245,9 @@ class Storing(World):
         open_ = [a for a in self.store.approvals(sid) if a["state"] == "open"]
         if open_ and self.rng.random() < 0.6:
             self.ask(
-                rq.ResolveApproval(session_id=sid, seed=self.seed(), approval_id=open_[0]["approval_id"], decision="allow")
+                rq.ResolveApproval(
+                    session_id=sid, seed=self.seed(), approval_id=open_[0]["approval_id"], decision="allow"
+                )
             )
             return
         self.made += 1
@@ -352,6 +358,5 @@ class Storing(World):
 def record(folder: Path, seed: int, steps: int, *, obeys_sync: bool = True, **controls: Any) -> Scribe:
     """One life of a store, watched. It ends without a close, as lives end that a power cut ends."""
     scribe = Scribe(folder, obeys_sync=obeys_sync)
-    walk = Storing(folder, scribe, seed, **controls)
-    walk.walk_on(steps)
-    return scribe
+    Storing(folder, scribe, seed, **controls).walk_on(steps)
+    return scribe.stop()

@@ -29,6 +29,7 @@ class Scribe(apsw.VFS):  # type: ignore[misc]
         """obeys_sync False: a disk that lies, for a control that must fail."""
         self.name, self.folder, self.obeys_sync = f"scribe-{next(_counter)}", folder, obeys_sync
         self.log: list[Entry] = []
+        self.watching = True
         self.first = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
         self.first = {name: data for name, data in self.first.items() if not name.endswith(("-shm", ".lock"))}
         self._numbers = Disk(self.first).names
@@ -36,10 +37,16 @@ class Scribe(apsw.VFS):  # type: ignore[misc]
         super().__init__(self.name, "")
 
     def mark(self, kind: str, value: Any = None) -> None:
-        self.log.append(Mark(kind, value))
+        self.note(Mark(kind, value))
 
     def note(self, entry: Entry) -> None:
-        self.log.append(entry)
+        if self.watching:
+            self.log.append(entry)
+
+    def stop(self) -> Scribe:
+        """The power is gone; what Python closes behind us no disk sees any more."""
+        self.watching = False
+        return self
 
     def number_of(self, name: str, flags: int) -> int:
         """Called before the file is opened; a file that is not there yet is made by the opening."""
