@@ -36,9 +36,8 @@ def main() -> int:
         for kind, lives in ROUND:
             report = live(kind, seed, lives=lives, steps=given.steps)
             for failure in report.failures:
-                print(
-                    f"{kind.name}: {failure}\n  again     --again {kind.name}:{failure.seed}:{failure.at}", flush=True
-                )
+                again = f"--again {kind.name}:{failure.seed}:{failure.at}"
+                print(f"{kind.name}: {failure}\n  again     {again}", flush=True)
             totals[kind.name].add(report)
             done += report.cuts
             if sys.stderr.isatty():

@@ -38,6 +38,7 @@ class Knows:
     told: Hearer = field(default_factory=Told)
     facts_under_way: list[Fact] = field(default_factory=list)  # will be told next, if that one survived
     commits: int = 0
+    held: set[str] = field(default_factory=set)  # tables that had rows at some time
 
     def hear(self, mark: Mark) -> None:
         match mark.kind:
@@ -45,6 +46,7 @@ class Knows:
                 self.ready, self.stands = True, mark.value
             case "committing":
                 self.under_way = mark.value
+                self.held |= {name for name, (rows, _) in mark.value.items() if rows}
             case "committed":
                 assert self.under_way is not None
                 self.stands, self.under_way = self.under_way, None
@@ -89,12 +91,14 @@ class Report:
     points: int = 0  # places that were cut
     places: int = 0  # that there are
     commits: int = 0
+    held: set[str] = field(default_factory=set)
     kinds: Counter[str] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
 
     def add(self, other: Report) -> None:
         for name in ("cuts", "lost", "corrupt", "wrong", "points", "places", "commits"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.held |= other.held
         self.kinds.update(other.kinds)
         self.failures = (self.failures + other.failures)[:SHOWN]
 
@@ -170,7 +174,7 @@ def cut_everywhere(
                 disk.do(op)
     finally:
         shutil.rmtree(root)
-    report.commits, report.places = knows.commits, places(log)
+    report.commits, report.places, report.held = knows.commits, places(log), knows.held
     return report
 
 

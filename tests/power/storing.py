@@ -160,7 +160,7 @@ class Storing(World):
                 instance_id=f"i_{self.made}",
                 attempt=1,
                 executions=known,
-            )  # fmt: skip
+            )
         )
         if isinstance(outcome.answer, Connected):
             self.connections[con] = (sid, outcome.answer.epoch, f"i_{self.made}")

@@ -100,7 +100,10 @@ def broken_promises(store: SqliteStore, told: Told) -> tuple[int, list[str]]:
             wrong.append(f"{sid}: the stream has holes: {page.first_seq}..{page.last_seq}, {len(page.seqs)} rows")
         if told.first.get(sid, 1) > page.first_seq:
             wrong.append(f"{sid}: first_seq went back to {page.first_seq}")
-        found = {seq: (eid, fragment) for seq, eid, fragment in zip(page.seqs, page.execution_ids, page.fragments)}
+        found = {
+            seq: (eid, fragment)
+            for seq, eid, fragment in zip(page.seqs, page.execution_ids, page.fragments, strict=True)
+        }
         gone = [seq for seq in wanted if seq not in found]
         if gone:
             lost += len(gone)
