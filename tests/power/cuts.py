@@ -18,7 +18,22 @@ from pathlib import Path
 from typing import Protocol
 
 from tests.power.dbapi import Hashes
-from tests.power.disk import EVERY_HOW, Disk, Drop, Entry, How, Image, Make, Mark, Resize, Sync, SyncDir, Write
+from tests.power.disk import (
+    EVERY_HOW,
+    Disk,
+    Drop,
+    Entry,
+    How,
+    Image,
+    Make,
+    MakeDir,
+    Mark,
+    Move,
+    Resize,
+    Sync,
+    SyncDir,
+    Write,
+)
 from tests.power.told import Fact, Told
 
 SHOWN = 5  # failing cuts that are kept in full
@@ -201,8 +216,7 @@ def hows(rng: random.Random, n: int) -> Iterator[How]:
 def _judged(root: Path, image: Image, judge: Judge, knows: Knows, rng: random.Random) -> Verdict:
     folder = Path(tempfile.mkdtemp(dir=root))
     try:
-        for name, data in image.files.items():
-            (folder / name).write_bytes(data)
+        image.put(folder)
         return judge(folder, knows, rng)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -227,9 +241,11 @@ def _named(op: Entry | None, disk: Disk) -> str:
             return f"truncation of {names.get(file)} to {size}"
         case Sync(file):
             return f"sync of {names.get(file)}"
-        case Make(name) | Drop(name):
+        case Make(name) | Drop(name) | MakeDir(name):
             return f"{type(op).__name__.lower()} of {name}"
-        case SyncDir():
-            return "sync of the directory"
+        case Move(name, to):
+            return f"move of {name} to {to}"
+        case SyncDir(name):
+            return f"sync of the directory {name or '.'}"
         case _:
             return "the end"

@@ -10,8 +10,10 @@ Not modelled: a disk that lies about fsync, bits that rot, a sector that was syn
 
 from __future__ import annotations
 
+import os
 import random
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 SECTOR = 512
@@ -50,8 +52,22 @@ class Drop:
 
 
 @dataclass(frozen=True, slots=True)
+class MakeDir:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Within one file system: all or nothing, whichever of the directories is synced."""
+
+    name: str
+    to: str
+    file: int | None = None  # None: a folder
+
+
+@dataclass(frozen=True, slots=True)
 class SyncDir:
-    pass
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +78,8 @@ class Mark:
     value: Any = None
 
 
-Op = Write | Resize | Sync | Make | Drop | SyncDir
+Rename = Make | Drop | Move | MakeDir
+Op = Write | Resize | Sync | Rename | SyncDir
 Entry = Op | Mark
 
 
@@ -83,17 +100,26 @@ class Image:
 
     files: dict[str, bytes]
     story: list[str]
+    folders: tuple[str, ...] = ()
+
+    def put(self, folder: Path) -> None:
+        for name in sorted(self.folders):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        for name, data in self.files.items():
+            (folder / name).write_bytes(data)
 
 
 class Disk:
     def __init__(self, files: dict[str, bytes] | None = None) -> None:
         """files: what stands already, as after a boot."""
         self.files: dict[int, File] = {}
-        self.names: dict[str, int] = {}
-        self.renamed: list[Make | Drop] = []
+        self.names: dict[str, int | None] = {"": None}  # None: a folder
+        self.renamed: list[Rename] = []
         for number, (name, data) in enumerate(sorted((files or {}).items())):
             self.files[number] = File(bytearray(data))
             self.names[name] = number
+            while name := os.path.dirname(name):
+                self.names[name] = None
 
     def do(self, op: Entry) -> None:
         match op:
@@ -104,11 +130,12 @@ class Disk:
             case Make(_, file):
                 self.files.setdefault(file, File())
                 self.renamed.append(op)
-            case Drop():
+            case Drop() | Move() | MakeDir():
                 self.renamed.append(op)
-            case SyncDir():
-                _rename(self.names, self.renamed)
-                self.renamed.clear()
+            case SyncDir(folder):
+                here = [change for change in self.renamed if folder in _folders(change)]
+                _rename(self.names, here)
+                self.renamed = [change for change in self.renamed if change not in here]
             case Mark():
                 pass
 
@@ -126,7 +153,9 @@ class Disk:
             else:
                 story.append(f"not {change}")
         _rename(names, kept)
-        return Image({name: self._content(name, file, how, rng, story) for name, file in names.items()}, story)
+        names = {name: file for name, file in names.items() if _reachable(name, names)}
+        files = {name: self._content(name, file, how, rng, story) for name, file in names.items() if file is not None}
+        return Image(files, story, tuple(name for name, file in names.items() if file is None and name))
 
     def _content(self, name: str, number: int, how: How, rng: random.Random, story: list[str]) -> bytes:
         file = self.files[number]
@@ -198,12 +227,35 @@ def _apply(data: bytearray, op: Write | Resize) -> None:
     data[op.at : op.at + len(op.data)] = op.data
 
 
-def _rename(names: dict[str, int], changes: list[Make | Drop]) -> None:
+def _rename(names: dict[str, int | None], changes: list[Rename]) -> None:
     for change in changes:
-        if isinstance(change, Make):
-            names[change.name] = change.file
-        else:
-            names.pop(change.name, None)
+        match change:
+            case Make(name, file):
+                names[name] = file
+            case MakeDir(name):
+                names[name] = None
+            case Drop(name):
+                names.pop(name, None)
+            case Move(name, to, int(file)):
+                names.pop(name, None)
+                names[to] = file
+            case Move(name, to):
+                for old in [old for old in names if old == name or old.startswith(name + "/")]:
+                    names[to + old[len(name) :]] = names.pop(old)
+
+
+def _folders(change: Rename) -> set[str]:
+    names = (change.name, change.to) if isinstance(change, Move) else (change.name,)
+    return {os.path.dirname(name) for name in names}
+
+
+def _reachable(name: str, names: dict[str, int | None]) -> bool:
+    """A file in a folder that was lost is lost with it."""
+    while name:
+        name = os.path.dirname(name)
+        if name not in names:
+            return False
+    return True
 
 
 def _ranges(chosen: list[bool | str]) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 import apsw
 
-from tests.power.disk import Disk, Drop, Entry, Make, Mark, Resize, Sync, SyncDir, Write
+from tests.power.disk import Disk, Drop, Entry, Make, Mark, Move, Resize, Sync, SyncDir, Write
 
 _counter = itertools.count()
 OPEN_CREATE = apsw.SQLITE_OPEN_CREATE
@@ -30,9 +30,9 @@ class Scribe(apsw.VFS):  # type: ignore[misc]
         self.name, self.folder, self.obeys_sync = f"scribe-{next(_counter)}", folder, obeys_sync
         self.log: list[Entry] = []
         self.watching = True
-        self.first = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-        self.first = {name: data for name, data in self.first.items() if not name.endswith(("-shm", ".lock"))}
-        self._numbers = Disk(self.first).names
+        there = [path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(("-shm", "lock"))]
+        self.first = {self.key(path): path.read_bytes() for path in there}
+        self._numbers = {name: number for name, number in Disk(self.first).names.items() if number is not None}
         self._next = itertools.count(len(self._numbers))
         super().__init__(self.name, "")
 
@@ -48,14 +48,29 @@ class Scribe(apsw.VFS):  # type: ignore[misc]
         self.watching = False
         return self
 
-    def number_of(self, name: str, flags: int) -> int:
-        """Called before the file is opened; a file that is not there yet is made by the opening."""
+    def key(self, path: str | Path) -> str:
+        """As the disk calls it: from the folder on. Raises ValueError for a path that is elsewhere."""
+        name = Path(os.path.abspath(path)).relative_to(os.path.abspath(self.folder))
+        return "" if name == Path(".") else str(name)
+
+    def number_of(self, path: str) -> int:
+        """Of a file that is there, or is about to be made."""
+        name = self.key(path)
         number = self._numbers.get(name)
         if number is None:
-            assert flags & OPEN_CREATE, name
             number = self._numbers[name] = next(self._next)
             self.note(Make(name, number))
         return number
+
+    def drop(self, path: str) -> None:
+        if self._numbers.pop(self.key(path), None) is not None:
+            self.note(Drop(self.key(path)))
+
+    def move(self, path: str, to: str) -> None:
+        old, new = self.key(path), self.key(to)
+        for name in [name for name in self._numbers if name == old or name.startswith(old + "/")]:
+            self._numbers[new + name[len(old) :]] = self._numbers.pop(name)
+        self.note(Move(old, new, self._numbers.get(new)))
 
     def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:
         path = name.filename() if isinstance(name, apsw.URIFilename) else name
@@ -63,18 +78,17 @@ class Scribe(apsw.VFS):  # type: ignore[misc]
 
     def xDelete(self, filename: str, syncdir: bool) -> None:
         super().xDelete(filename, syncdir)
-        name = os.path.basename(filename)
-        if self._numbers.pop(name, None) is not None:
-            self.note(Drop(name))
+        self.drop(filename)
         if syncdir:
-            self.note(SyncDir())
+            self.note(SyncDir(os.path.dirname(self.key(filename))))
 
 
 class Watched(apsw.VFSFile):  # type: ignore[misc]
     def __init__(self, scribe: Scribe, path: str, name: Any, flags: list[int]) -> None:
         there = os.path.exists(path) or flags[0] & OPEN_CREATE
         self.scribe = scribe
-        self.number = scribe.number_of(os.path.basename(path), flags[0]) if there else -1
+        self.number = scribe.number_of(path) if there else -1
+        self.path = path
         self.syncs_folder = bool(flags[0] & OPEN_CREATE and flags[0] & LOGS)
         super().__init__("", name, flags)
 
@@ -93,4 +107,4 @@ class Watched(apsw.VFSFile):  # type: ignore[misc]
         self.scribe.note(Sync(self.number))
         if self.syncs_folder:
             self.syncs_folder = False
-            self.scribe.note(SyncDir())
+            self.scribe.note(SyncDir(os.path.dirname(self.scribe.key(self.path))))
