@@ -30,6 +30,7 @@ from actors.store.contract import (
     Outcome,
     Token,
 )
+from actors.store.folder import make_folder
 from actors.store.locks import WriteTurn, library, process_started, translate, write_lock_holder
 from actors.store.retention import Retention
 from actors.store.schema import migrations
@@ -75,7 +76,7 @@ class SqliteStore(Webhooks, Retention, Appends, Tokens, Meters):
         Errors: RuntimeError (the library is too old), StorageUnavailable, StorageBroken.
         """
         sqlite = library()
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         connection = (connect or sqlite.connect)(str(path), timeout=0, isolation_level=None, check_same_thread=False)
         turn = WriteTurn(path.with_name("want.lock"))
         store = cls(path, connection, turn, policy, wall, guards)
