@@ -184,6 +184,8 @@ class Disk:
 
 
 def _choose(n: int, how: How, rng: random.Random) -> list[bool | str]:
+    if n == 0:  # a write of nothing
+        return []
     match how:
         case "prefix":
             k = rng.randrange(n + 1)

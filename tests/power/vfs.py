@@ -33,6 +33,7 @@ class Scribe(apsw.VFS):  # type: ignore[misc]
         there = [path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(("-shm", "lock"))]
         self.first = {self.key(path): path.read_bytes() for path in there}
         self._numbers = {name: number for name, number in Disk(self.first).names.items() if number is not None}
+        self.noted = {number: self.first[name] for name, number in self._numbers.items()}  # for watching.py
         self._next = itertools.count(len(self._numbers))
         super().__init__(self.name, "")
 

@@ -17,12 +17,17 @@ from typing import Any
 from tests.power.disk import MakeDir, Resize, Sync, SyncDir, Write
 from tests.power.vfs import Scribe
 
+PAGE = 4096
 _watching: list[Scribe] = []
 
 
 @contextmanager
-def watched(scribe: Scribe) -> Iterator[Scribe]:
-    """The current process, and what it forks, while the block lasts."""
+def watched(scribe: Scribe, *, sqlite_unseen: bool = False) -> Iterator[Scribe]:
+    """The current process, and what it forks, while the block lasts.
+
+    sqlite_unseen: SQLite works here without a scribe. What it did to a folder's files is noted when that folder is
+    synced: their contents as synced (a checkpoint does that itself), and which of them are gone.
+    """
     _install()
     real, _watching[:] = os.fsync, [scribe]
 
@@ -31,15 +36,17 @@ def watched(scribe: Scribe) -> Iterator[Scribe]:
         path = os.readlink(f"/proc/self/fd/{fd}")
         if not _inside(scribe, path):
             return
-        if os.path.isdir(path):
-            scribe.note(SyncDir(scribe.key(path)))
+        if not os.path.isdir(path):
+            _note_content(scribe, path)
             return
-        number = scribe.number_of(path)
-        with open(path, "rb") as file:
-            data = file.read()
-        scribe.note(Resize(number, 0))
-        scribe.note(Write(number, 0, data))
-        scribe.note(Sync(number))
+        if sqlite_unseen:
+            here = [scribe.folder / name for name in scribe.first if os.path.dirname(name) == scribe.key(path)]
+            for known in sorted(here, key=lambda known: not known.exists()):  # a log goes when the file has all of it
+                if known.exists():
+                    _note_content(scribe, str(known))
+                else:
+                    scribe.drop(str(known))
+        scribe.note(SyncDir(scribe.key(path)))
 
     os.fsync = fsync
     try:
@@ -47,6 +54,20 @@ def watched(scribe: Scribe) -> Iterator[Scribe]:
     finally:
         os.fsync = real
         _watching.clear()
+
+
+def _note_content(scribe: Scribe, path: str) -> None:
+    number = scribe.number_of(path)
+    with open(path, "rb") as file:
+        data = file.read()
+    before = scribe.noted.get(number, b"")
+    scribe.noted[number] = data
+    for at in range(0, len(data), PAGE):
+        if before[at : at + PAGE] != data[at : at + PAGE]:  # what did not change was not written
+            scribe.note(Write(number, at, data[at : at + PAGE]))
+    if len(data) < len(before):
+        scribe.note(Resize(number, len(data)))
+    scribe.note(Sync(number))
 
 
 def _hear(event: str, args: tuple[Any, ...]) -> None:
