@@ -99,8 +99,9 @@ def open_database(directory: str, session_id: str, connect: Connect = sqlite3.co
         try:
             db = _connect(path, connect)
             _check(db, path)
-        except sqlite3.DatabaseError as error:
-            if error.sqlite_errorcode & 0xFF not in (
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # (the words of quick_check may be spoiled too)
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
+            if code & 0xFF not in (
                 sqlite3.SQLITE_CORRUPT,
                 sqlite3.SQLITE_NOTADB,
                 sqlite3.SQLITE_ERROR,
