@@ -275,8 +275,8 @@ def _decode_cursor(text: str, parts: int, kinds: tuple[type, ...] = (int, str)) 
     return list(value)
 
 
-def _bindable(value: int | str) -> bool:
+def _bindable(value: object) -> bool:
     """JSON says more than SQLite takes: integers of any length, halves of surrogate pairs."""
     if isinstance(value, int):
         return -(1 << 63) <= value < 1 << 63
-    return value.isascii() or not any("\ud800" <= char <= "\udfff" for char in value)
+    return isinstance(value, str) and not any("\ud800" <= char <= "\udfff" for char in value)

@@ -95,8 +95,8 @@ class StoreMachine(RuleBasedStateMachine):
     def expected(self, connection: str, eid: str) -> int:
         return self.acked.get((self.world.connections[connection][0], eid), 0) + 1
 
-    def count_up(self, connection: str, eid: str, seq: int, answer: Any) -> None:
-        """A control frame that was taken moves the mark; a ghost's never is."""
+    def fenced(self, connection: str, answer: Any) -> None:
+        """A ghost's frame is never taken."""
         if connection in self.dead:
             assert isinstance(answer, Fenced), (connection, answer)
 
@@ -239,7 +239,7 @@ class StoreMachine(RuleBasedStateMachine):
         if (name := self.connection(pick % 3)) is not None:
             eid = self.active(self.world.connections[name][0]) or eid if pick % 5 else eid
             answer = self.ask(rq.Started(**self.framed(name), execution_id=eid, seq=1 + off, pid=7), pick)
-            self.count_up(name, eid, 1, answer)
+            self.fenced(name, answer)
 
     @rule(eid=few, pick=picks, off=seqs, n=st.integers(1, 4), others=st.booleans())
     def append(self, eid: str, pick: int, off: int, n: int, others: bool) -> None:
@@ -263,6 +263,22 @@ class StoreMachine(RuleBasedStateMachine):
             elif result.why == "duplicate":
                 assert job.first + job.covers - 1 <= result.acked_seq == want - 1
 
+    @rule(sid=sessions, status=st.sampled_from(sorted(TERMINAL)))
+    def ghosts_say_exactly_what_the_owner_might(self, sid: str, status: Any) -> None:
+        """The right execution, the right number: only the connection is an old one."""
+        self.to_work(sid, "e1")
+        if (eid := self.active(sid)) is None or sid not in self.owner:
+            return
+        before = self.head(sid)
+        for name in [name for name in self.connections if name in self.dead][-3:]:
+            if self.world.connections[name][0] == sid:
+                seq = self.expected(name, eid)
+                (result,) = self.world.store.commit_group([self.world.item(seq, 1, eid, name)]).results
+                assert isinstance(result, AppendRefused) and result.why == "fenced", result
+                frame = rq.Final(**self.framed(name), execution_id=eid, seq=seq, status=status)
+                assert isinstance(self.ask(frame), Fenced)
+        assert self.head(sid) == before
+
     @rule(eid=few, pick=picks, off=seqs, n=st.integers(1, 4), expires=st.sampled_from([None, 5.0]))
     def approval(self, eid: str, pick: int, off: int, n: int, expires: float | None) -> None:
         if (name := self.connection(pick % 3)) is not None:
@@ -279,7 +295,7 @@ class StoreMachine(RuleBasedStateMachine):
                     expires_in_s=expires,
                 )
             )
-            self.count_up(name, eid, seq, answer)
+            self.fenced(name, answer)
 
     @rule(eid=few, pick=picks, off=seqs, status=st.sampled_from(sorted(TERMINAL)))
     def final(self, eid: str, pick: int, off: int, status: Any) -> None:
@@ -287,7 +303,7 @@ class StoreMachine(RuleBasedStateMachine):
             eid = self.active(self.world.connections[name][0]) or eid if pick % 5 else eid
             seq = max(1, self.expected(name, eid) + (off if pick % 2 else 0))
             answer = self.ask(rq.Final(**self.framed(name), execution_id=eid, seq=seq, status=status), pick)
-            self.count_up(name, eid, seq, answer)
+            self.fenced(name, answer)
 
     @rule(pick=picks, status=st.sampled_from(["received", "done", "rejected"]))
     def acknowledge(self, pick: int, status: Any) -> None:
@@ -298,7 +314,7 @@ class StoreMachine(RuleBasedStateMachine):
         if self.commands:
             command = self.commands[-1 - pick % min(8, len(self.commands))]
             answer = self.ask(rq.AckCommand(**self.framed(name), command_id=command, status=status), pick)
-            self.count_up(name, "", 0, answer)
+            self.fenced(name, answer)
 
     # ------------------------------------------------------------ time and processes
 
