@@ -122,6 +122,12 @@ class StoreMachine(RuleBasedStateMachine):
             assert self.waiting(sid) == before  # a repetition, or a mistake: nothing happens
             assert not (isinstance(answer, Show) and answer.changed)
 
+    @rule(sid=sessions)
+    def submit_one_too_many(self, sid: str) -> None:
+        self.to_work(sid, "e1")
+        for eid in EXECUTIONS:
+            self.submit(sid, eid, "a", 0)
+
     @rule(sid=sessions, eid=st.none() | few, force=st.booleans(), pick=picks)
     def interrupt(self, sid: str, eid: str | None, force: bool, pick: int) -> None:
         answer = self.ask(rq.Interrupt(session_id=sid, seed=ulid(), execution_id=eid, force=force), pick)
