@@ -106,6 +106,8 @@ def test_any_environment(folder: Path, values: dict[str, str], more: dict[str, s
 
 
 @given(st.dictionaries(st.sampled_from(FIELDS), anything, max_size=4))
+@example({"grace_s": 1.0})
+@example({"stale_s": 1.0})
 @example({"data_dir": "~nobody-here/x"})
 @example({"data_dir": "a\0b"})
 @example({"data_dir": "x" * 5000})
