@@ -78,8 +78,8 @@ class Settings(BaseSettings):
     window_bytes: int = Field(default=defaults.WINDOW_BYTES, ge=4096, le=64 << 20)
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
     webhook_allow: Annotated[tuple[str, ...], NoDecode] = ()
-    requests_per_s: float = Field(default=defaults.REQUESTS_PER_S, ge=0)
-    frames_per_s: float = Field(default=defaults.FRAMES_PER_S, ge=0)
+    requests_per_s: float = Field(default=defaults.REQUESTS_PER_S, ge=0, allow_inf_nan=False)
+    frames_per_s: float = Field(default=defaults.FRAMES_PER_S, ge=0, allow_inf_nan=False)
     bytes_per_s: int = Field(default=defaults.BYTES_PER_S, ge=0)
     connections_per_token: int = Field(default=defaults.CONNECTIONS_PER_TOKEN, ge=1)
     connections_per_address: int = Field(default=defaults.CONNECTIONS_PER_ADDRESS, ge=1)
@@ -138,7 +138,10 @@ class Settings(BaseSettings):
     @field_validator("data_dir")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
-        return Path(os.path.abspath(value.expanduser()))
+        try:
+            return Path(os.path.abspath(value.expanduser()))
+        except RuntimeError as error:  # ~somebody who is not there
+            raise ValueError(str(error)) from None
 
     @field_validator("store")
     @classmethod
@@ -254,12 +257,16 @@ def load(
     asked_for = path is not None
     if path is None:
         data_dir = given.get("data_dir") or from_env.get("data_dir") or Settings.model_fields["data_dir"].default
-        path = Path(data_dir).expanduser() / "holdfast.toml"
+        try:
+            path = Path(data_dir).expanduser() / "holdfast.toml"
+            asked_for = path.exists()
+        except (OSError, RuntimeError, TypeError, ValueError) as error:  # no path, or none to look at
+            raise ConfigError([*problems, f"data_dir: {error}"]) from error
     from_file: dict[str, Any] = {}
-    if asked_for or path.exists():
+    if asked_for:
         try:
             from_file = tomllib.loads(path.read_text("utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             why = error.strerror if isinstance(error, OSError) else error
             raise ConfigError([*problems, f"{path}: {why}"]) from error
         problems += [

@@ -30,6 +30,7 @@ from actors.store.contract import (
     Outcome,
     Token,
 )
+from actors.store.folder import make_folder
 from actors.store.locks import WriteTurn, library, process_started, translate, write_lock_holder
 from actors.store.retention import Retention
 from actors.store.schema import migrations
@@ -64,17 +65,19 @@ class SqliteStore(Webhooks, Retention, Appends, Tokens, Meters):
         guards: bool = False,
         wall: Callable[[], int] = now_ms,
         synchronous: str = "FULL",
+        connect: Callable[..., Any] | None = None,
     ) -> SqliteStore:
         """Opens or creates the file and migrates it.
 
         checkpoints and guards: only the gateway's writer says True (DESIGN §4). It alone checkpoints, and it ends a
         process of ours that froze inside its transaction and so blocks every writer.
+        connect: another `sqlite3.connect`, for a disk that can be cut off; its errors are the library's.
 
         Errors: RuntimeError (the library is too old), StorageUnavailable, StorageBroken.
         """
         sqlite = library()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite.connect(str(path), timeout=0, isolation_level=None, check_same_thread=False)
+        make_folder(path.parent)
+        connection = (connect or sqlite.connect)(str(path), timeout=0, isolation_level=None, check_same_thread=False)
         turn = WriteTurn(path.with_name("want.lock"))
         store = cls(path, connection, turn, policy, wall, guards)
         try:
