@@ -29,7 +29,7 @@ class SpoolDb:
         self._lock = spoolfile.lock(self.dir)
         try:
             try:
-                self._db = spoolfile.open_database(self.dir, session_id)
+                self._db = self._open(session_id)
             except sqlite3.DatabaseError as error:
                 raise SpoolError(f"cannot make a spool in {self.dir}: {error}") from error
             self.bytes: int = self._one("SELECT coalesce(sum(bytes), 0) FROM records")[0]
@@ -38,6 +38,9 @@ class SpoolDb:
         except BaseException:
             os.close(self._lock)
             raise
+
+    def _open(self, session_id: str) -> sqlite3.Connection:
+        return spoolfile.open_database(self.dir, session_id)
 
     def close(self) -> None:
         self._db.close()
