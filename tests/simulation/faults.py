@@ -289,8 +289,16 @@ def zombie_gateway(world: World, h: Happening) -> None:
     if (gateway := _gateway(world)) is not None and not gateway.process.frozen:
         _freeze(world, gateway.process, int((2 + h.size * 8) * US))
         world.kernel.after(US, world.birth_gateway)
-        # Its data directory's lock is another's: whoever notices ends it.
-        world.kernel.after(int((6 + h.size * 9) * US), _crash, world, gateway.process)
+        for line in world.lines:
+            if line.server.process is gateway.process and world.kernel.rng.random() < 0.7:
+                line.ghost(0)
+        world.kernel.after(int((6 + h.size * 9) * US), _end_zombie, world, gateway)
+
+
+def _end_zombie(world: World, gateway: Any) -> None:
+    """The data directory's lock is another's: whoever notices ends it."""
+    if gateway is not world.open_gateway():
+        _crash(world, gateway.process)
 
 
 @happens("freeze_actor")
@@ -334,6 +342,12 @@ def cut(world: World, h: Happening) -> None:
 def half_open(world: World, h: Happening) -> None:
     if (line := _line(world, h)) is not None:
         line.cut(h.size, h.pick * 7 % 1 < 0.3, h.pick * 7 % 1 > 0.7)
+
+
+@happens("ghost")
+def ghost(world: World, h: Happening) -> None:
+    if (line := _line(world, h)) is not None:
+        line.ghost(int(h.size**2 * 3 * US))
 
 
 @happens("hold_up")
@@ -414,6 +428,13 @@ def full(world: World, h: Happening) -> None:
         one.worker.fail_next = [
             (1 + int((h.size * 97 + n * 31) % 28), (h.size * 10 + n) % 1 < 0.5) for n in range(1 + int(h.size * 3))
         ]
+
+
+@happens("slow_disk")
+def slow_disk(world: World, h: Happening) -> None:
+    """What is committed late meets a world that went on; the next best gateway has the most of it in flight."""
+    if (one := one_of(_workers(world), h.pick**2)) is not None:
+        one.worker.slow_until = world.kernel.now + int((1 + h.size * 6) * US)
 
 
 @happens("reads_fail")

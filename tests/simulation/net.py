@@ -291,6 +291,11 @@ class Line:
             last = pipe.items[-1][0] if pipe.items else self.kernel.now
             self.kernel.at(last + 1, self._silence, pipe)
 
+    def ghost(self, us: int) -> None:
+        """The client believes that the line is lost; what it sent arrives all the same, later, and so does its end."""
+        self.client.out.hold(us)
+        self.client.feed(None)
+
     def _silence(self, pipe: Pipe) -> None:
         pipe.dead = True
         pipe.items.clear()

@@ -47,7 +47,7 @@ class Plan:
 ASKED = (
     ("submit", 26),
     ("interrupt", 7),
-    ("interrupt_named", 3),
+    ("interrupt_named", 5),
     ("force", 3),
     ("fail", 2),
     ("input", 3),
@@ -70,13 +70,14 @@ FAULTS = (
     ("crash_everything", 1),
     ("freeze_wrapper", 4),
     ("freeze_gateway", 2),
-    ("zombie_gateway", 2),
+    ("zombie_gateway", 3),
     ("freeze_actor", 3),
     ("freeze_reaper", 2),
     ("second_actor", 3),
-    ("second_wrapper", 4),
+    ("second_wrapper", 6),
     ("cut", 9),
     ("half_open", 5),
+    ("ghost", 5),
     ("hold_up", 4),
     ("hold_down", 4),
     ("lose_up", 4),
@@ -86,6 +87,7 @@ FAULTS = (
     ("host_wall_jump", 2),
     ("busy", 4),
     ("full", 5),
+    ("slow_disk", 6),
     ("reads_fail", 2),
     ("spool_full", 2),
     ("kill_shim", 2),
@@ -123,7 +125,7 @@ def make(seed: int) -> Plan:
     while at < horizon:
         at += rng.expovariate(1 / every)
         add(at, _one(rng, ASKED))
-    at, every = rng.random() * 2, rng.choice((0.3, 0.7, 1.5, 4.0))
+    at, every = rng.random() * 2, rng.choice((0.2, 0.4, 0.8, 1.5, 4.0))
     liked = rng.sample([kind for kind, _ in FAULTS], rng.randint(4, len(FAULTS)))  # some worlds know few faults, often
     kinds = tuple((kind, weight) for kind, weight in FAULTS if kind in liked)
     while at < horizon:

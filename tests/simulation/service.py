@@ -22,7 +22,6 @@ from actors.session import SessionActor
 from actors.store.contract import ActorRow, IdempotencyKey, Outcome
 from tests.simulation.kernel import US, Process
 from tests.simulation.net import Line
-from tests.simulation.storage import SimWorker
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -102,7 +101,7 @@ class GatewayProcess:
         kernel = world.kernel
         self.world = world
         self.process = Process(kernel, f"gateway-{n}")
-        self.worker = SimWorker(self.process, world.disk, world.watchman)
+        self.worker = world.parts.worker(self.process, world.disk, world.watchman)
         self.port = SimPort(world, self.process)
         self.gateway = Gateway(
             world.settings,
@@ -184,7 +183,7 @@ class GatewayProcess:
 class ReaperProcess:
     def __init__(self, world: World, n: int) -> None:
         self.process = Process(world.kernel, f"reaper-{n}")
-        self.worker = SimWorker(self.process, world.disk, world.watchman)
+        self.worker = world.parts.worker(self.process, world.disk, world.watchman)
         self.port = SimPort(world, self.process)
         self.reaper = Reaper(
             self.worker,
@@ -204,7 +203,7 @@ class ActorProcess:
     def __init__(self, world: World, session_id: str, n: int) -> None:
         self.world, self.session_id = world, session_id
         self.process = Process(world.kernel, f"actor-{n}")
-        self.worker = SimWorker(self.process, world.disk, world.watchman)
+        self.worker = world.parts.worker(self.process, world.disk, world.watchman)
         self.row = ActorRow(f"session/{session_id}", "ray", f"inc-{n}", 0, 0)
         self.born_at = world.kernel.now
         self.actor = SessionActor(self.worker, self.row, HIBERNATE_S, world.hint, self.process.time)

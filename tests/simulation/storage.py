@@ -84,8 +84,8 @@ class _Turn:
 class Disk:
     """The database that survives every process of the service."""
 
-    def __init__(self, kernel: Kernel, policy: Policy) -> None:
-        self.kernel, self.policy = kernel, policy
+    def __init__(self, kernel: Kernel, policy: Policy, made: type[SimStore]) -> None:
+        self.kernel, self.policy, self._made = kernel, policy, made
         self.wall_offset_us = 0
         self.commits = 0  # by anybody
         self.connection: Any = None
@@ -103,7 +103,7 @@ class Disk:
         return 1_700_000_000_000 + (self.kernel.now + self.wall_offset_us) // 1000
 
     def store(self, process: str) -> SimStore:
-        return SimStore(self, process)
+        return self._made(self, process)
 
     def take_copy(self) -> None:
         self._copy = sqlite.connect(":memory:", isolation_level=None, check_same_thread=False)
@@ -182,6 +182,7 @@ class SimWorker(StoreWorker):
         self.doom: str | None = None  # before or after the next commit, this process ends
         self.fail_next: list[tuple[int, bool]] = []  # statement, rolled back by SQLite; 0: somebody holds the lock
         self.reads_fail = 0
+        self.slow_until = 0  # the disk takes its time
 
     def _broke(self, error: BaseException) -> None:
         self.kernel.said(self.process.name, f"! the storage broke: {error}")
@@ -197,7 +198,7 @@ class SimWorker(StoreWorker):
         super()._put(job, done)
         if not self._busy and self._jobs:
             self._busy = True
-            self.kernel.after(self.kernel.latency(300, US // 2, 0.01), self._work)
+            self.kernel.after(self._latency(), self._work)
 
     def _work(self) -> None:
         process = self.process
@@ -237,7 +238,12 @@ class SimWorker(StoreWorker):
     def _go_on(self) -> None:
         self._busy = bool(self._jobs)
         if self._busy:
-            self.kernel.after(self.kernel.latency(200), self._work)
+            self.kernel.after(self._latency(), self._work)
+
+    def _latency(self) -> int:
+        if self.slow_until > self.kernel.now and not self.kernel.calm:
+            return int(US * self.kernel.rng.random())
+        return self.kernel.latency(300, US // 2, 0.03)
 
     def _commit(self, batch: list[Any]) -> list[Any]:
         watchman = self.watchman

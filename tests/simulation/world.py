@@ -6,6 +6,7 @@ import asyncio
 import random
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import WSMsgType
@@ -23,7 +24,7 @@ from tests.simulation.net import End, Line
 from tests.simulation.people import Operator, Watcher
 from tests.simulation.plan import Happening, Plan
 from tests.simulation.service import ActorProcess, GatewayProcess, ReaperProcess
-from tests.simulation.storage import Disk
+from tests.simulation.storage import Disk, SimStore, SimWorker
 from wrapper.app import Settings as WrapperSettings
 from wrapper.app import Wrapper
 from wrapper.connection import CONNECT_TIMEOUT_S, Closed, Socket
@@ -74,15 +75,25 @@ def settings_for(plan: Plan) -> Settings:
     return _settings[key]
 
 
+@dataclass(frozen=True)
+class Parts:
+    """What a world is made of; a test that plants a bug puts its own there."""
+
+    store: type[SimStore] = SimStore
+    worker: type[SimWorker] = SimWorker
+    spool: type[SimSpool] = SimSpool
+    host: type[Host] = Host
+
+
 class World:
-    def __init__(self, plan: Plan, *, story: bool = False) -> None:
-        self.plan, self.odds = plan, plan.odds
+    def __init__(self, plan: Plan, *, story: bool = False, parts: Parts | None = None) -> None:
+        self.plan, self.odds, self.parts = plan, plan.odds, parts or Parts()
         self.kernel = Kernel(plan.seed)
         if story:
             self.kernel.story = []
         self.settings = settings_for(plan)
         self.watchman = Watchman(self)
-        self.disk = Disk(self.kernel, self.settings.policy())
+        self.disk = Disk(self.kernel, self.settings.policy(), self.parts.store)
         self.people = Process(self.kernel, "people")
         self.operator = Operator(self)
         self.watchers: list[Watcher] = []
@@ -120,7 +131,7 @@ class World:
             faults.befall(self, happening)
 
     def add_host(self, session_id: str) -> Host:
-        host = Host(self, f"host-{len(self.hosts)}", session_id)
+        host = self.parts.host(self, f"host-{len(self.hosts)}", session_id)
         self.hosts.append(host)
         self.kernel.after(self.kernel.latency(100_000), self.birth_wrapper, host)
         return host
@@ -208,7 +219,9 @@ class World:
             wall_ms=host.wall_ms,
             uniform=self.kernel.rng.uniform,
             mint=self.kernel.mint,
-            spool=lambda directory, session_id, *, limit_bytes, policy: SimSpool(host, session_id, limit_bytes, policy),
+            spool=lambda directory, session_id, *, limit_bytes, policy: self.parts.spool(
+                host, session_id, limit_bytes, policy
+            ),
             dialer=lambda url, session_id: SimDialer(self, host, process),  # type: ignore[arg-type,return-value]
             driver=lambda name: JsonlDriver(self.kernel.mint),
             shims=host,  # type: ignore[arg-type]
