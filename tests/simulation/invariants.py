@@ -163,8 +163,9 @@ class Watchman:
         mirror.stream_id, mirror.owner, mirror.epoch = stream_id, connection_id, epoch
         mirror.connected, mirror.deleted = link == "connected", deleted is not None
         self.max_epoch = max(self.max_epoch, epoch)
-        if mirror.deleted and self.restores:
-            return  # its events may be gone already
+        if mirror.deleted and self.world.restoring:
+            mirror.events = [(None, None, "", "")] * last_seq  # some may be gone already, and nobody may see them
+            return
         if last_seq != len(mirror.events):
             for event in c.execute(_EVENTS, (session_id, len(mirror.events))).fetchall():
                 self._event(session_id, mirror, *event)
