@@ -1,1 +1,1 @@
-"""The whole of Holdfast under one seeded scheduler and a virtual clock. What is real and what is modelled: README.md."""
+"""The whole of Holdfast under one seeded scheduler and a virtual clock. What is real, what is a model: README.md."""

@@ -1,9 +1,9 @@
 """`python -m tests.simulation`: one seed and its story, or as many seeds as there is patience for.
 
-    python -m tests.simulation --seed 17              replays it; if it fails: shrinks it and prints it as a conversation
-    python -m tests.simulation --seed 17 --story      the conversation, failed or not
-    python -m tests.simulation --seeds 1000000 --jobs 2 [--from N]      millions, with progress; exit 1 at a failure
-    python -m tests.simulation --seeds 200 --quiet    says only what failed
+python -m tests.simulation --seed 17              replays it; if it fails: shrinks it and prints it as a conversation
+python -m tests.simulation --seed 17 --story      the conversation, failed or not
+python -m tests.simulation --seeds 1000000 --jobs 2 [--from N]      millions, with progress; exit 1 at a failure
+python -m tests.simulation --seeds 200 --quiet    says only what failed
 """
 
 from __future__ import annotations

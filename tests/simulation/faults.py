@@ -1,6 +1,6 @@
 """What can happen, by name: what people ask for, and what befalls processes, lines, disks and clocks.
 
-Each takes (world, happening): `pick` chooses whom it befalls, `size` how much of it. Nothing to befall: nothing happens.
+Each takes (world, happening): `pick` chooses whom it befalls, `size` how much of it. Nobody there: nothing happens.
 """
 
 from __future__ import annotations

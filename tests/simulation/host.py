@@ -14,11 +14,11 @@ from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from tests.simulation.kernel import US, Process
 from wrapper import spoolfile
 from wrapper.segments import Piece, Position
 from wrapper.shimctl import Exit, Facts, Spec
 from wrapper.spool import Spool
-from tests.simulation.kernel import US, Process
 
 if TYPE_CHECKING:
     from tests.simulation.world import World

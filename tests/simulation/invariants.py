@@ -299,9 +299,8 @@ class Watchman:
         row = self.world.disk.connection.execute(
             "select interrupt_id from executions where session_id = ? and id = ?", (host.session_id, eid)
         ).fetchone()
-        if row is None or row[0] is None:
-            if not self.restores:
-                raise Violation("G7", f"the agent of {eid} was interrupted, and nobody had asked for it")
+        if (row is None or row[0] is None) and not self.restores:
+            raise Violation("G7", f"the agent of {eid} was interrupted, and nobody had asked for it")
 
     def restored(self) -> None:
         """What the log was before is what the backup says; numbers after it will be used again."""

@@ -337,7 +337,7 @@ class Kernel:
                         try:
                             coro.close()
                             break
-                        except BaseException:  # noqa: S112
+                        except BaseException:
                             continue
             self.graveyard.clear()
             self._heap.clear()

@@ -40,7 +40,6 @@ class Operator:
             self.world.people.create_task(self._until_answered(make, key, f"ask-{self.asked}"))
 
     async def _until_answered(self, make: Any, key: IdempotencyKey | None, name: str) -> None:
-        world = self.world
         try:
             for _ in range(TRIES):
                 request = make()
@@ -99,9 +98,7 @@ class Operator:
             if request.execution_id is not None and shown["execution_id"] != request.execution_id:
                 raise Violation("G7", f"asked for {request.execution_id}, interrupted {shown['execution_id']}")
             if outcome.status == 202:
-                watchman.interrupt_accepted(
-                    request.session_id, shown["execution_id"], outcome.body["interrupt_id"]
-                )
+                watchman.interrupt_accepted(request.session_id, shown["execution_id"], outcome.body["interrupt_id"])
 
 
 def _named(request: rq.Request) -> str:
@@ -150,9 +147,7 @@ class Watcher:
 
     def _server_says(self, end: Any, message: Any) -> None:
         if end.server and message.type is WSMsgType.TEXT and message.data.startswith(b'{"type":"events"'):
-            self.world.watchman.published(
-                self.session_id, self.stream_id or "", json.loads(message.data)["events"]
-            )
+            self.world.watchman.published(self.session_id, self.stream_id or "", json.loads(message.data)["events"])
 
     async def _listen(self, end: Any) -> None:
         self.live = False

@@ -10,8 +10,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.simulation.kernel import US, Violation
 from tests.simulation import faults
+from tests.simulation.kernel import US, Violation
 from tests.simulation.plan import Happening, Plan
 from tests.simulation.world import Parts, World
 
@@ -80,7 +80,7 @@ def run(plan: Plan, *, story: bool = False, steps: int = STEPS, parts: Parts | N
 
 
 def _calm(world: World) -> None:
-    """Faults stop. What is frozen wakes or is ended, what is down is born, each session has one wrapper that may stay."""
+    """Faults stop. What is frozen wakes or is ended, what is down is born, each session has a wrapper that may stay."""
     kernel = world.kernel
     kernel.calm = True
     kernel.said("world", "= calm")
@@ -141,11 +141,14 @@ def _unsettled(world: World) -> tuple[str, str] | None:
     for host in world.hosts:
         if host.process is not None and host.process.alive and host.wrapper is not None and host.db is not None:
             row = host.db.execute(
-                "SELECT e.execution_id, e.state, e.last_seq, min(r.seq) FROM executions e JOIN records r ON r.no = e.no "
-                "GROUP BY e.no LIMIT 1"
+                "SELECT e.execution_id, e.state, e.last_seq, min(r.seq) FROM executions e "
+                "JOIN records r ON r.no = e.no GROUP BY e.no LIMIT 1"
             ).fetchone()
             if row is not None:
-                return "G2", f"{host.name} has record {row[3]} of {row[0]} ({row[1]}), neither acknowledged nor given up"
+                return (
+                    "G2",
+                    f"{host.name} has record {row[3]} of {row[0]} ({row[1]}), neither acknowledged nor given up",
+                )
     return None
 
 

@@ -248,12 +248,11 @@ class SimWorker(StoreWorker):
     def _commit(self, batch: list[Any]) -> list[Any]:
         watchman = self.watchman
         fault = self.fail_next.pop(0) if self.fail_next else None
-        if fault is not None:
-            if fault[0] == 0:
-                error = StorageUnavailable("SQLITE_BUSY: database is locked")
-                self._count(error)
-                watchman.storage_failed(self.process, batch)
-                return [(done, error) for _, done in batch]
+        if fault is not None and fault[0] == 0:
+            error = StorageUnavailable("SQLITE_BUSY: database is locked")
+            self._count(error)
+            watchman.storage_failed(self.process, batch)
+            return [(done, error) for _, done in batch]
         before = watchman.before_commit(batch)
         if fault is not None:
             self.store.fail_at(*fault)

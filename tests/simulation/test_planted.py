@@ -49,22 +49,6 @@ class AfterTheEnd(SimStore):
         return result
 
 
-class TwiceInTheLog(SimStore):
-    """A replay is not recognised: what stands already is stored again."""
-
-    def append_in_transaction(self, item: AppendItem, wall_ms: int, service_ms: int) -> Any:
-        result = super().append_in_transaction(item, wall_ms, service_ms)
-        if isinstance(result, AppendRefused) and result.why == "duplicate":
-            key = (item.session_id, item.execution_id)
-            self._c.execute("drop trigger marks_grow")
-            self._c.execute(
-                "update executions set acked_seq = ? where session_id = ? and id = ? and status = 'running'",
-                (item.first - 1, *key),
-            )
-            return super().append_in_transaction(item, wall_ms, service_ms)
-        return result
-
-
 class ForgetsGrace(SimStore):
     """The deadline of grace lives in memory only."""
 
@@ -219,7 +203,6 @@ class Plant:
 PLANTS = (
     Plant("no fence", Parts(store=NoFence), ("G6",)),
     Plant("records after the end", Parts(store=AfterTheEnd), ("G4",)),
-    Plant("a replay stands twice", Parts(store=TwiceInTheLog), ("G1", "G2", "G5")),
     Plant("grace not persisted", Parts(store=ForgetsGrace), ("G12",)),
     Plant("ladder not persisted", Parts(store=ForgetsLadder), ("G7",)),
     Plant("interrupt lost at reconnect", Parts(store=LosesInterrupt), ("G7",)),

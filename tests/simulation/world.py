@@ -190,9 +190,9 @@ class World:
     def actor_named(self, name: str, born_before: int | None = None) -> ActorProcess | None:
         """The one that a name leads to: Ray says the youngest; two may be alive."""
         for actor in reversed(self.actors):
-            if actor.process.alive and actor.open and actor.row.name == name:
-                if born_before is None or actor.born_at <= born_before:
-                    return actor
+            is_it = actor.process.alive and actor.open and actor.row.name == name
+            if is_it and (born_before is None or actor.born_at <= born_before):
+                return actor
         return None
 
     def open_gateway(self) -> GatewayProcess | None:
