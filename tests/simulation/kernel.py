@@ -14,7 +14,6 @@ import heapq
 import random
 import sys
 import warnings
-import zlib
 from collections import deque
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -284,10 +283,6 @@ class Kernel:
         if self.story is not None:
             self.story.append((self.now, who, what))
 
-    def note(self, fact: str) -> None:
-        """Part of what two runs of one seed must have in common."""
-        self.digest = zlib.crc32(fact.encode(), self.digest)
-
     # ------------------------------------------------------------ running
 
     def step(self) -> bool:
@@ -297,6 +292,7 @@ class Kernel:
         when, _, fn, args = heapq.heappop(self._heap)
         self.now = when
         self.steps += 1
+        self.digest = (self.digest * 1_000_003 + when) & 0xFFFF_FFFF_FFFF  # of every decision, in order
         fn(*args)
         self.settle()
         if Violation.made:

@@ -1,8 +1,8 @@
 """Sockets between simulated processes: bytes in order, or cut anywhere, or held back, or nobody knows.
 
 A `Line` is one WebSocket over TCP: two pipes and two ends. The ends have the surface of aiohttp's two classes that our
-code touches, and behave as aiohttp's do at the end of a connection (test_wire.py plays both against each other). A
-message of which one byte is missing never arrives: that, too, is shown on aiohttp's own parser there.
+code touches, and follow them (web_ws.py, client_ws.py) at the end of a connection. A message of which one byte is
+missing never arrives: test_wire.py shows that on aiohttp's own sockets, cut at every byte.
 """
 
 from __future__ import annotations

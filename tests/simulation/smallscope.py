@@ -14,9 +14,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from actors.law import requests as rq
 from actors.law.effects import Acked, Connected, Fenced, Nacked, RefuseConnection
@@ -37,6 +37,7 @@ _TABLES = {
     "gateways": "id",
     "service_clock": "t_ms",
 }
+_STATE = tuple(f"select {columns} from {table}" for table, columns in _TABLES.items())
 _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
@@ -70,8 +71,7 @@ class Scope:
         )
 
 
-@dataclass(frozen=True)
-class Wrapper:
+class Wrapper(NamedTuple):
     """What a wrapper's spool holds, and what its agent did."""
 
     name: str
@@ -83,8 +83,7 @@ class Wrapper:
     dropped: bool = False  # told that nobody wants to hear it
 
 
-@dataclass(frozen=True)
-class Conn:
+class Conn(NamedTuple):
     """One socket. state: new, live, lost (its close is not told yet), gone."""
 
     n: int
@@ -94,8 +93,7 @@ class Conn:
     queue: tuple[str, ...] = ()  # frames that the gateway has and has not decided
 
 
-@dataclass(frozen=True)
-class Around:
+class Around(NamedTuple):
     """Everything outside the store."""
 
     wrappers: tuple[Wrapper, ...]
@@ -112,10 +110,10 @@ class Around:
 
     def with_conn(self, conn: Conn) -> Around:
         conns = (conn, self.conns[1]) if conn.n == 0 else (self.conns[0], conn)
-        return replace(self, conns=conns)
+        return self._replace(conns=conns)
 
     def with_wrapper(self, at: int, wrapper: Wrapper) -> Around:
-        return replace(self, wrappers=(*self.wrappers[:at], wrapper, *self.wrappers[at + 1 :]))
+        return self._replace(wrappers=(*self.wrappers[:at], wrapper, *self.wrappers[at + 1 :]))
 
 
 @dataclass
@@ -154,7 +152,7 @@ class Explorer:
         policy = Policy(limits=scope.limits())
         self.store = made(Path("memory"), self.c, _Turn(), policy, lambda: self.wall, False)  # type: ignore[arg-type]
         self.wall = 1_700_000_000_000
-        self.seen: dict[bytes, int] = {}
+        self.seen: dict[Any, int] = {}
         self.found = Found()
         self.trail: list[str] = []
         self.final = 1 + scope.events + 1
@@ -198,11 +196,9 @@ class Explorer:
         self.seen[key] = paths
         return paths
 
-    def _key(self, around: Around) -> bytes:
-        made = hashlib.blake2b(repr(around).encode(), digest_size=12)
-        for table, columns in _TABLES.items():
-            made.update(repr(self.c.execute(f"select {columns} from {table}").fetchall()).encode())
-        return made.digest()
+    def _key(self, around: Around) -> Any:
+        execute = self.c.execute
+        return around, *(tuple(execute(sql).fetchall()) for sql in _STATE)
 
     # ------------------------------------------------------------ what can happen
 
@@ -239,22 +235,22 @@ class Explorer:
         w = a.wrappers[a.wrapper_of(n)]
         answer = self.store.transact(self._hello(a, n)).answer
         if isinstance(answer, RefuseConnection):
-            return a.with_conn(replace(a.conns[n], state="gone"))
+            return a.with_conn(a.conns[n]._replace(state="gone"))
         assert isinstance(answer, Connected), answer
         sent = 0
         execs = a.execs
         for told in answer.directives:
             if told.directive == "resume":
                 sent = told.acked_seq
-                w = replace(w, acked=max(w.acked, told.acked_seq))
+                w = w._replace(acked=max(w.acked, told.acked_seq))
                 if told.acked_seq >= 1 and not w.opened and not w.stopping:
-                    w, execs = replace(w, opened=True), execs + 1
+                    w, execs = w._replace(opened=True), execs + 1
             else:
-                w = replace(w, dropped=True, stopping=True)
+                w = w._replace(dropped=True, stopping=True)
         a = a.with_wrapper(a.wrapper_of(n), w).with_conn(
-            replace(a.conns[n], state="live", epoch=answer.epoch, sent=sent)
+            a.conns[n]._replace(state="live", epoch=answer.epoch, sent=sent)
         )
-        return replace(a, execs=execs)
+        return a._replace(execs=execs)
 
     def _hello(self, a: Around, n: int) -> rq.Connect:
         w = a.wrappers[a.wrapper_of(n)]
@@ -279,8 +275,8 @@ class Explorer:
         conn = a.conns[n]
         if conn.sent + 1 == 1 + self.scope.events:  # its last words: then the agent ends
             at = a.wrapper_of(n)
-            a = a.with_wrapper(at, replace(a.wrappers[at], ended=True))
-        return a.with_conn(replace(conn, sent=conn.sent + 1, queue=(*conn.queue, f"{n}:{conn.sent + 1}")))
+            a = a.with_wrapper(at, a.wrappers[at]._replace(ended=True))
+        return a.with_conn(conn._replace(sent=conn.sent + 1, queue=(*conn.queue, f"{n}:{conn.sent + 1}")))
 
     def _job(self, a: Around, label: str) -> Any:
         n, k = (int(part) for part in label.split(":"))
@@ -315,36 +311,36 @@ class Explorer:
         conn = a.conns[n]
         label = conn.queue[0]
         answer = self._perform(a, label)
-        conn = replace(conn, queue=conn.queue[1:])
+        conn = conn._replace(queue=conn.queue[1:])
         if lost:  # the process that decided is gone; the one that asked decides again, later
-            return replace(a.with_conn(conn), faults=a.faults + 1, again=(*a.again, label))
+            return a.with_conn(conn)._replace(faults=a.faults + 1, again=(*a.again, label))
         return self._told(a.with_conn(conn), n, label, answer)
 
     def _again(self, a: Around, label: str) -> Around:
         n = int(label.split(":")[0])
         again = list(a.again)
         again.remove(label)
-        return self._told(replace(a, again=tuple(again)), n, label, self._perform(a, label))
+        return self._told(a._replace(again=tuple(again)), n, label, self._perform(a, label))
 
     def _told(self, a: Around, n: int, label: str, answer: Any) -> Around:
         conn, at = a.conns[n], a.wrapper_of(n)
         w = a.wrappers[at]
         if isinstance(answer, Fenced) or (isinstance(answer, AppendRefused) and answer.why == "fenced"):
-            return a.with_conn(replace(conn, state="lost" if conn.state == "live" else conn.state, queue=()))
+            return a.with_conn(conn._replace(state="lost" if conn.state == "live" else conn.state, queue=()))
         if conn.state != "live":
             return a  # nobody hears it
         seq = getattr(answer, "seq", None) or getattr(answer, "acked_seq", 0)
         if isinstance(answer, (Acked, Appended)) or getattr(answer, "why", "") == "duplicate":
-            w, execs = replace(w, acked=max(w.acked, seq)), a.execs
+            w, execs = w._replace(acked=max(w.acked, seq)), a.execs
             if seq >= 1 and not w.opened and not w.stopping:
-                w, execs = replace(w, opened=True), execs + 1
+                w, execs = w._replace(opened=True), execs + 1
             if seq >= self.final:
-                w = replace(w, dropped=True)
-            return replace(a.with_wrapper(at, w), execs=execs)
+                w = w._replace(dropped=True)
+            return a.with_wrapper(at, w)._replace(execs=execs)
         why = answer.code if isinstance(answer, Nacked) else answer.why
         if why in ("terminal", "unknown_execution"):
-            return a.with_wrapper(at, replace(w, dropped=True, stopping=True))
-        return a.with_conn(replace(conn, sent=max(0, (answer.expected_seq or 1) - 1), queue=()))
+            return a.with_wrapper(at, w._replace(dropped=True, stopping=True))
+        return a.with_conn(conn._replace(sent=max(0, (answer.expected_seq or 1) - 1), queue=()))
 
     def _fetched(self, a: Around) -> Around:
         """What waits for the owner reaches it at once, and is noted: commands are rows, and their order is not in the
@@ -362,9 +358,9 @@ class Explorer:
             if row.execution_id != "e1":
                 continue
             if row.kind == "start" and not w.dropped:
-                w = replace(w, knows=True)
+                w = w._replace(knows=True)
             elif row.kind in ("interrupt", "abort"):
-                w = replace(w, stopping=True)
+                w = w._replace(stopping=True)
             framed = {"connection_id": f"con_{n}", "epoch": a.conns[n].epoch, "instance_id": f"i_{w.name}"}
             self.store.transact(
                 rq.AckCommand(
@@ -380,11 +376,11 @@ class Explorer:
         ).answer
         if done.changed and before != ("connected", f"con_{n}"):  # type: ignore[union-attr]
             self._violated("G6", f"the close of con_{n} was honoured; the owner was {before}")
-        return a.with_conn(replace(a.conns[n], state="gone"))
+        return a.with_conn(a.conns[n]._replace(state="gone"))
 
     def _dies(self, a: Around, n: int) -> Around:
         """kill -9 of the wrapper: its frames are on their way still."""
-        return replace(a.with_conn(replace(a.conns[n], state="lost")), faults=a.faults + 1)
+        return a.with_conn(a.conns[n]._replace(state="lost"))._replace(faults=a.faults + 1)
 
     def _gateway_dies(self, a: Around) -> Around:
         born = a.gateway + 1
@@ -394,17 +390,17 @@ class Explorer:
             )
         for conn in a.conns:
             if conn.state in ("live", "lost"):
-                a = a.with_conn(replace(conn, state="gone", queue=()))
-        return replace(a, gateway=born, faults=a.faults + 1, again=())
+                a = a.with_conn(conn._replace(state="gone", queue=()))
+        return a._replace(gateway=born, faults=a.faults + 1, again=())
 
     def _interrupt(self, a: Around) -> Around:
         outcome = self.store.transact(rq.Interrupt(session_id="s", seed=seed("interrupt"), execution_id="e1"))
         assert outcome.body is not None
-        return replace(a, interrupt=outcome.body["interrupt_id"] or "too late")
+        return a._replace(interrupt=outcome.body["interrupt_id"] or "too late")
 
     def _tick(self, a: Around) -> Around:
         self._walk(a, 1000)
-        return replace(a, ticks=a.ticks + 1)
+        return a._replace(ticks=a.ticks + 1)
 
     def _walk(self, a: Around, ms: int) -> None:
         self.wall += ms
