@@ -1,6 +1,8 @@
 """The simulation can fail: each bug planted here, at a port of the world, is found within a few seeds and by its name.
 
-A plant changes one rule of one part and nothing else. Without it the same seeds are clean (test_simulation.py).
+A plant changes one rule of one part and nothing else. Without it the same seeds are clean (test_simulation.py). The
+append fence is backed by the compare-and-swap of `acked_seq`, so chance nearly never sees that it is gone: that plant is
+test_small_scope.py's, which tries every way.
 """
 
 from __future__ import annotations
@@ -21,14 +23,6 @@ from tests.simulation.storage import SimStore, SimWorker
 from tests.simulation.world import Parts
 
 SEEDS = 150  # within which each is found; most are in the first ten
-
-
-class NoFence(SimStore):
-    """An append of a connection that was superseded counts as one of the owner's."""
-
-    def append_in_transaction(self, item: AppendItem, wall_ms: int, service_ms: int) -> Any:
-        row = self._c.execute("select connection_epoch from sessions where id = ?", (item.session_id,)).fetchone()
-        return super().append_in_transaction(replace(item, epoch=row[0]), wall_ms, service_ms)
 
 
 class AfterTheEnd(SimStore):
@@ -201,7 +195,6 @@ class Plant:
 
 
 PLANTS = (
-    Plant("no fence", Parts(store=NoFence), ("G6",)),
     Plant("records after the end", Parts(store=AfterTheEnd), ("G4",)),
     Plant("grace not persisted", Parts(store=ForgetsGrace), ("G12",)),
     Plant("ladder not persisted", Parts(store=ForgetsLadder), ("G7",)),
@@ -220,6 +213,7 @@ PLANTS = (
 )
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.name)
 def test_a_planted_bug_is_found_and_named(plant: Plant) -> None:
     for seed in range(SEEDS):

@@ -30,6 +30,7 @@ def _collector() -> Iterator[None]:
     gc.enable()
 
 
+@pytest.mark.timeout(1800)  # half a minute alone; on a machine that is shared by many, many minutes
 @pytest.mark.parametrize("part", range(BLOCKS))
 def test_no_guarantee_breaks_in_any_of_these_worlds(part: int) -> None:
     steps = 0
