@@ -1,8 +1,8 @@
 """The simulation can fail: each bug planted here, at a port of the world, is found within a few seeds and by its name.
 
-A plant changes one rule of one part and nothing else. Without it the same seeds are clean (test_simulation.py). The
-append fence is backed by the compare-and-swap of `acked_seq`, so chance nearly never sees that it is gone: that plant is
-test_small_scope.py's, which tries every way.
+A plant changes one rule of one part and nothing else. Without it the same seeds are clean (test_simulation.py).
+The append fence is backed by the compare-and-swap of `acked_seq`, so chance nearly never sees that it is gone: that
+plant is test_small_scope.py's, which tries every way.
 """
 
 from __future__ import annotations
