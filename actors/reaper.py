@@ -14,7 +14,7 @@ from actors.law.requests import Sweep
 from actors.mailbox import Mailbox
 from actors.protocol.defaults import AUDIT_RETENTION_S, CONTROL_DEADLINE_S, RETENTION_CHUNK
 from actors.protocol.errors import HoldfastError
-from actors.protocol.ids import ulid
+from actors.protocol.ids import Mint, ulid
 from actors.store.contract import DueDeadline, Outcome
 from actors.store.worker import StoreWorker
 from actors.telemetry import emit
@@ -32,6 +32,7 @@ async def sweep_due(
     *,
     limit: int = SWEEP_LIMIT,
     on_outcome: Callable[[Outcome], None] | None = None,
+    mint: Mint = ulid,
 ) -> int:
     """One tick: everything that is due, at most `limit`. Returns how many sweeps changed something."""
     due = await worker.read(lambda store: store.due(limit))
@@ -39,15 +40,19 @@ async def sweep_due(
 
     async def one(deadline: DueDeadline) -> bool:
         async with slots:
-            return await _sweep(worker, mailbox, deadline, on_outcome)
+            return await _sweep(worker, mailbox, deadline, on_outcome, mint)
 
     return sum(await asyncio.gather(*(one(d) for d in due)))
 
 
 async def _sweep(
-    worker: StoreWorker, mailbox: Mailbox, due: DueDeadline, on_outcome: Callable[[Outcome], None] | None
+    worker: StoreWorker,
+    mailbox: Mailbox,
+    due: DueDeadline,
+    on_outcome: Callable[[Outcome], None] | None,
+    mint: Mint,
 ) -> bool:
-    request = Sweep(session_id=due.session_id, seed=ulid(), kind=due.kind, subject=due.subject)
+    request = Sweep(session_id=due.session_id, seed=mint(), kind=due.kind, subject=due.subject)
     try:
         outcome = await asyncio.wait_for(mailbox.perform(request), SWEEP_WITHIN_S)
     except (TimeoutError, HoldfastError) as error:
@@ -80,8 +85,9 @@ class Reaper:
         retention_s: float,
         audit_retention_s: float = AUDIT_RETENTION_S,
         on_outcome: Callable[[Outcome], None],
+        mint: Mint = ulid,
     ) -> None:
-        self._worker, self._mailbox, self._on_outcome = worker, mailbox, on_outcome
+        self._worker, self._mailbox, self._on_outcome, self._mint = worker, mailbox, on_outcome, mint
         self._identity = (incarnation, pid, pid_started)
         self._tick_s, self._retention_ms = tick_s, round(retention_s * 1000)
         self._audit_ms = round(audit_retention_s * 1000)
@@ -101,7 +107,7 @@ class Reaper:
     async def tick(self) -> int:
         self.ticks += 1
         await self._worker.write(lambda store: store.reaper_beat(*self._identity))
-        changed = await sweep_due(self._worker, self._mailbox, on_outcome=self._on_outcome)
+        changed = await sweep_due(self._worker, self._mailbox, on_outcome=self._on_outcome, mint=self._mint)
         await self.tidy()
         return changed
 

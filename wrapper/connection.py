@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -122,7 +123,9 @@ class Socket:
                     if isinstance(frame, dict):
                         return frame
                 case WSMsgType.PING:
-                    await self._ws.pong(message.data)
+                    with suppress(ConnectionError, RuntimeError):
+                        # A line that fell behind this ping: what is still to be read says how it ended.
+                        await self._ws.pong(message.data)
                 case WSMsgType.CLOSE:
                     raise Closed(message.data, message.extra or "")
                 case WSMsgType.CLOSING | WSMsgType.CLOSED | WSMsgType.ERROR:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -183,10 +182,6 @@ class Shim:
     def close(self) -> None:
         os.close(self.control)
         os.close(self.wake)
-
-    def remove(self) -> None:
-        self.close()
-        shutil.rmtree(self.dir, ignore_errors=True)
 
 
 def _kill_group(pid: int) -> None:

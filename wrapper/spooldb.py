@@ -32,22 +32,26 @@ class SpoolDb:
         self.dir = os.path.abspath(directory)
         self.limit_bytes, self.policy = limit_bytes, policy
         self.reserve_bytes = min(SPOOL_RESERVE_BYTES, limit_bytes // 4)
+        self._connect = connect
         self._lock = spoolfile.lock(self.dir)
         try:
             try:
-                self._db = spoolfile.open_database(self.dir, session_id, connect)
+                self._db = self._open(session_id)
             except sqlite3.DatabaseError as error:
                 raise SpoolError(f"cannot make a spool in {self.dir}: {error}") from error
             if not self._makes_sense():
                 self._db.close()
                 spoolfile.mark_broken(self.dir)
-                self._db = spoolfile.open_database(self.dir, session_id, connect)
+                self._db = self._open(session_id)
             self.bytes: int = self._one("SELECT coalesce(sum(bytes), 0) FROM records")[0]
             self.wrapper_id = self.meta("wrapper_id")
             self.unreadable = self.meta("unreadable") == "1"
         except BaseException:
             os.close(self._lock)
             raise
+
+    def _open(self, session_id: str) -> sqlite3.Connection:
+        return spoolfile.open_database(self.dir, session_id, self._connect)
 
     def look_through(self) -> None:
         """Decodes what is decoded at every start. Raises ValueError, TypeError or KeyError if it makes no sense."""

@@ -46,7 +46,7 @@ class Connection:
 
     def __init__(self, door: Door, wire: Wire, session_id: str, token_hash: str | None) -> None:
         self.door, self.wire, self.session_id, self.token_hash = door, wire, session_id, token_hash
-        self.connection_id = ids.new_id("connection")
+        self.connection_id = ids.new_id("connection", door.mint)
         self.epoch = 0
         self.hello: frames.Hello | None = None
         self.asked = False  # a Connect went out: whatever came of it, `closed` must follow
@@ -330,7 +330,9 @@ class Connection:
             line = self._line(frame.execution_id)
             if not line.awaits(frame.seq):
                 return
-        request = request_of(frame, self.session_id, self.connection_id, self.epoch, self.hello.instance_id)
+        request = request_of(
+            frame, self.session_id, self.connection_id, self.epoch, self.hello.instance_id, seed=self.door.mint()
+        )
         outcome = await self.door.perform(request)
         answer = answer_of(outcome)
         if isinstance(answer, Fenced):
@@ -353,7 +355,15 @@ class Connection:
             return
         self.asked = True
         self.hello = hello
-        request = request_of(hello, self.session_id, self.connection_id, 0, hello.instance_id, self.door.gateway_id)
+        request = request_of(
+            hello,
+            self.session_id,
+            self.connection_id,
+            0,
+            hello.instance_id,
+            self.door.gateway_id,
+            seed=self.door.mint(),
+        )
         outcome = await self.door.perform(request)
         answer = outcome.answer
         if isinstance(answer, RefuseConnection):

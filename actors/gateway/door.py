@@ -51,14 +51,16 @@ class Door:
         gateway_id: str,
         now: Callable[[], float],
         wall_ms: Callable[[], int],
+        mint: ids.Mint = ids.ulid,
     ) -> None:
         self.settings, self.worker, self.mailbox, self.gateway_id = settings, worker, mailbox, gateway_id
-        self.wall_ms = wall_ms
+        self.wall_ms, self.mint = wall_ms, mint
         self.clock = FairClock(now)
         self.hub = Hub(worker, self.spawn)
         self.limits = Limits(settings, now)
         self.counts = Counts()
-        self.sockets: set[Tended] = set()
+        # In order of arrival: the order of a set is that of memory addresses, and no run could be repeated.
+        self.sockets: dict[Tended, None] = {}
         self.connections: dict[str, Connection] = {}
         self.of_session: dict[str, list[Connection]] = {}  # oldest first; a predecessor leaves when its socket ends
         self.dirty: dict[Connection, None] = {}  # connections with something to say after this group
@@ -96,7 +98,7 @@ class Door:
         """In the background and until it is heard: the grace of an execution hangs on it."""
         request = Closed(
             session_id=session_id,
-            seed=ids.ulid(),
+            seed=self.mint(),
             connection_id=connection_id,
             code=code,
             close_reason=reason[:500],
@@ -139,12 +141,12 @@ class Door:
         self.sit(connection)
 
     def sit(self, socket: Tended) -> None:
-        self.sockets.add(socket)
+        self.sockets[socket] = None
         self.limits.sit(socket.token_hash)
 
     def rise(self, socket: Tended) -> None:
         if socket in self.sockets:
-            self.sockets.discard(socket)
+            del self.sockets[socket]
             self.limits.rise(socket.token_hash)
 
     def room(self, token_hash: str, address: str | None) -> None:

@@ -62,7 +62,11 @@ class Ingest:
             reason = reason_of(error.code, RETRY_AFTER_S if later else None)
             await wire.close(CLOSE_OF_ERROR.get(error.status, CLOSE["try_again_later"]), reason)
             return ws
-        connection = Connection(self.door, wire, request.match_info["sid"], caller)
+        await self.converse(ws, Connection(self.door, wire, request.match_info["sid"], caller))
+        return ws
+
+    async def converse(self, ws: web.WebSocketResponse[Any], connection: Connection) -> None:
+        """From the admission to the last word: what a socket is, whoever made it."""
         self.door.admit(connection)
         code: int | None = None
         reason = ""
@@ -71,7 +75,6 @@ class Ingest:
                 code, reason = await self._read(ws, connection)
         finally:
             await self._leave(connection, code, reason)
-        return ws
 
     async def _admit(self, request: web.Request) -> str:
         sid = request.match_info["sid"]

@@ -44,8 +44,16 @@ def _flush(rows: list[tuple[str, str, bool]], store: Store) -> None:
 
 
 class Loops:
-    def __init__(self, door: Door, authority: Authority, port: ActorPort, webhooks: Deliverer) -> None:
+    def __init__(
+        self,
+        door: Door,
+        authority: Authority,
+        port: ActorPort,
+        webhooks: Deliverer,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.door, self.authority, self.port, self.webhooks = door, authority, port, webhooks
+        self._clock = clock
         self.ticked_at = 0.0  # monotonic; for /readyz
         self.tick_began: float | None = None
         self.stuck_s = STUCK_S
@@ -77,7 +85,7 @@ class Loops:
 
     async def _every(self, name: str, every_s: float, turn: Callable[[], Awaitable[None]]) -> None:
         while True:
-            began, pause = time.monotonic(), every_s
+            began, pause = self._clock(), every_s
             try:
                 await turn()
             except HoldfastError as error:
@@ -85,23 +93,23 @@ class Loops:
             except Exception as error:
                 telemetry.emit(f"gateway.{name}_failed", error=repr(error))
                 pause = max(every_s, RESTART_S)
-            await asyncio.sleep(max(0.0, pause - (time.monotonic() - began)))
+            await asyncio.sleep(max(0.0, pause - (self._clock() - began)))
 
     # ------------------------------------------------------------ turns
 
     async def tick(self) -> None:
         gateway_id = self.door.gateway_id
-        self.tick_began = time.monotonic()
+        self.tick_began = self._clock()
         try:
             await self.door.worker.write(lambda store: store.tick(gateway_id))
         finally:
             self.tick_began = None
-        self.ticked_at = time.monotonic()
+        self.ticked_at = self._clock()
 
     @property
     def stuck(self) -> bool:
         """A tick neither succeeds nor fails: the writer thread hangs, and only another process can help."""
-        return self.tick_began is not None and time.monotonic() - self.tick_began > self.stuck_s
+        return self.tick_began is not None and self._clock() - self.tick_began > self.stuck_s
 
     async def tend(self) -> None:
         self.door.clock()  # also while nobody is connected: the clock's step is bounded per look
@@ -154,12 +162,13 @@ class Loops:
             self._silent_looks = 0
             return
         self._silent_looks += 1
-        writable = (
-            time.monotonic() - self.ticked_at < REAPER_SILENT_MS / 1000
-        )  # else it may be healthy and just unheard
+        # else it may be healthy and just unheard
+        writable = self._clock() - self.ticked_at < REAPER_SILENT_MS / 1000
         if age is not None and writable and self._silent_looks % REAPER_STRIKES == 0:
             self._end_frozen(age[1], age[2])
-        await sweep_due(self.door.worker, self.door.mailbox, limit=SWEEP_LIMIT, on_outcome=self._speak)
+        await sweep_due(
+            self.door.worker, self.door.mailbox, limit=SWEEP_LIMIT, on_outcome=self._speak, mint=self.door.mint
+        )
 
     def _speak(self, outcome: Outcome) -> None:
         self.door.speak(outcome)

@@ -73,16 +73,17 @@ class Gateway:
         deliverer: Callable[[Door], Deliverer] = Deliverer,
         request_timeout_s: float = REQUEST_TIMEOUT_S,
         keepalive_s: float = KEEPALIVE_S,
+        mint: ids.Mint = ids.ulid,
     ) -> None:
         self.settings, self.worker, self.mailbox = settings, worker, mailbox
         self.port = port if port is not None else mailbox.port
-        self.gateway_id = gateway_id or ids.new_id("gateway")
-        self.door = Door(settings, worker, mailbox, gateway_id=self.gateway_id, now=clock, wall_ms=wall)
+        self.gateway_id = gateway_id or ids.new_id("gateway", mint)
+        self.door = Door(settings, worker, mailbox, gateway_id=self.gateway_id, now=clock, wall_ms=wall, mint=mint)
         self.authority = Authority(worker, settings.allowed_origins, self.door.limits, clock, wall)
         self.ingest = Ingest(self.door, self.authority, hello_timeout_s=hello_timeout_s)
         self.streams = Streams(self.door, self.authority, slow_s=slow_s)
         self.webhooks = deliverer(self.door)
-        self.loops = Loops(self.door, self.authority, self.port, self.webhooks)
+        self.loops = Loops(self.door, self.authority, self.port, self.webhooks, clock)
         self._pages = Pages(self.door, self.authority, self.loops, self.port)
         self._metrics = Metrics(self.door, self.authority)
         self._timeouts = (request_timeout_s, keepalive_s)
@@ -108,12 +109,16 @@ class Gateway:
             self._metrics.entrance = self._runner.server
         self.url = await self._bind(self._runner)
         self.authority.origins |= own_origins(self.url)
+        await self.open()
+        return self.url
+
+    async def open(self) -> None:
+        """Everything of `start` but the address: says that this gateway is the door, ends what a dead one held."""
         lost = await self._register()
         self._open.set()
         self.loops.start()
         self.door.spawn(self._close_lost(lost))
         telemetry.emit("gateway.open", gateway_id=self.gateway_id, url=self.url, lost_connections=len(lost))
-        return self.url
 
     def _application(self) -> web.Application:
         app = web.Application(middlewares=[problems, self._enter, self._when_open], client_max_size=MAX_BODY_BYTES)

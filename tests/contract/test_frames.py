@@ -276,7 +276,7 @@ async def test_sse_carries_the_same_frames(house: House) -> None:
 
 
 async def _crowded(house: House) -> None:
-    house.gateway.door.sockets.update(Idle() for _ in range(SOCKETS_MAX))
+    house.gateway.door.sockets.update((Idle(), None) for _ in range(SOCKETS_MAX))
 
 
 async def _not_accepting(house: House) -> None:
@@ -382,7 +382,7 @@ async def test_a_socket_closes_with_its_declared_code(house: House, channel: str
     await happening
     for frame in socket.heard:
         judge.frame(channel, frame)
-    house.gateway.door.sockets = {s for s in house.gateway.door.sockets if not isinstance(s, Idle)}
+    house.gateway.door.sockets = {s: None for s in house.gateway.door.sockets if not isinstance(s, Idle)}
 
 
 async def test_a_ticket_opens_a_stream_once(house: House) -> None:

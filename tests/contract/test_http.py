@@ -233,7 +233,7 @@ async def _crowd(scene: Scene, route: Route, case: Case) -> Case:
     """Where sockets stay: as many as there may be. Elsewhere: more connections of one address than it may have."""
     gateway = scene.house.gateway
     if SSE in route.answers.values():
-        gateway.door.sockets.update(Idle() for _ in range(SOCKETS_MAX))
+        gateway.door.sockets.update((Idle(), None) for _ in range(SOCKETS_MAX))
         return case
     _limited(scene)
     entrance = gateway._runner.server if gateway._runner else None
@@ -334,7 +334,7 @@ async def test_every_declared_code_is_given(tmp_path: Path, name: str) -> None:
             told = await scene.judge.ask(house, route, case)
             assert (told.code, told.status) == (code, ERRORS[code].status), (name, code, told)
             assert told.body["instance"] == case.path and told.body["hint"] == ERRORS[code].hint
-        house.gateway.door.sockets = {s for s in house.gateway.door.sockets if not isinstance(s, Idle)}
+        house.gateway.door.sockets = {s: None for s in house.gateway.door.sockets if not isinstance(s, Idle)}
         await scene.wrapper.close()
         await house.close()
 
