@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from tests.e2e.service import alive
 from tests.nemesis import host
+from tests.nemesis.keeper import Keeper
 from tests.nemesis.plan import Fault
 
 if TYPE_CHECKING:
@@ -48,19 +49,25 @@ class Nemesis:
             self._tasks.append(asyncio.create_task(self._one(fault)))
         await asyncio.gather(*self._tasks)
 
+    async def undo(self) -> None:
+        """Whatever a plan that was broken off has left behind."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
     async def _one(self, fault: Fault) -> None:
         perform: Callable[[Fault], Awaitable[bool]] = getattr(self, f"_{fault.kind}")
         try:
             hit = await perform(fault)
         except (ProcessLookupError, FileNotFoundError):
             hit = False  # it ended between the look and the blow
+        except AssertionError as error:  # the service did not come back
+            self.broken.append(f"{fault}: {error}")
+            return
         (self.done if hit else self.missed)[fault.kind] += 1
 
     def _note(self, fault: Fault, **more: object) -> None:
-        name, target = fault.kind, fault.target
-        if name == "service_clock":
-            name, target = "clock", "service"
-        self.run.record.say("fault", fault=name, target=target, seconds=fault.seconds, **more)
+        self.run.record.say("fault", fault=fault.kind, target=fault.target, seconds=fault.seconds, **more)
 
     # ------------------------------------------------------------ the network
 
@@ -108,6 +115,12 @@ class Nemesis:
 
     # ------------------------------------------------------------ wrappers and agents
 
+    def _any(self, fault: Fault, find: Callable[[Keeper], int | None]) -> Callable[[], int | None]:
+        """The session that the plan names, or, if nothing is there, the next one where something is."""
+        first = self.run.names.index(fault.target)
+        order = self.run.names[first:] + self.run.names[:first]
+        return lambda: next((pid for name in order if (pid := find(self.run.keeper(name))) is not None), None)
+
     async def _wrapper_kill(self, fault: Fault) -> bool:
         keeper = self.run.keeper(fault.target)
         if not await self._there(lambda: keeper.pid):
@@ -123,7 +136,7 @@ class Nemesis:
         return keeper.upgrade()
 
     async def _wrapper_stop(self, fault: Fault) -> bool:
-        return await self._freeze(fault, lambda: self.run.keeper(fault.target).pid)
+        return await self._freeze(fault, self._any(fault, lambda keeper: keeper.pid))
 
     async def _rival(self, fault: Fault) -> bool:
         self._note(fault)
@@ -131,16 +144,16 @@ class Nemesis:
         return True
 
     async def _agent_kill(self, fault: Fault) -> bool:
-        return await self._kill(fault, lambda: self.run.keeper(fault.target).agent_pid())
+        return await self._kill(fault, self._any(fault, Keeper.agent_pid))
 
     async def _agent_stop(self, fault: Fault) -> bool:
-        return await self._freeze(fault, lambda: self.run.keeper(fault.target).agent_pid())
+        return await self._freeze(fault, self._any(fault, Keeper.agent_pid))
 
     async def _shim_kill(self, fault: Fault) -> bool:
-        return await self._kill(fault, lambda: self.run.keeper(fault.target).shim_pid())
+        return await self._kill(fault, self._any(fault, Keeper.shim_pid))
 
     async def _shim_stop(self, fault: Fault) -> bool:
-        return await self._freeze(fault, lambda: self.run.keeper(fault.target).shim_pid())
+        return await self._freeze(fault, self._any(fault, Keeper.shim_pid))
 
     # ------------------------------------------------------------ the service's processes
 
@@ -156,11 +169,14 @@ class Nemesis:
         except (sqlite3.Error, TypeError):
             return None
 
-    def _actor(self, session_id: str) -> int | None:
-        try:
-            return self._ours(self.run.service.actor_pid(session_id))
-        except sqlite3.Error:
-            return None
+    def _actor(self, fault: Fault) -> Callable[[], int | None]:
+        def awake(keeper: Keeper) -> int | None:
+            try:
+                return self._ours(self.run.service.actor_pid(keeper.session_id))
+            except sqlite3.Error:
+                return None
+
+        return self._any(fault, awake)
 
     def _of_head(self, program: str) -> int | None:
         up = self.run.service.up
@@ -183,10 +199,10 @@ class Nemesis:
         return await self._freeze(fault, self._gateway)
 
     async def _actor_kill(self, fault: Fault) -> bool:
-        return await self._kill(fault, lambda: self._actor(fault.target))
+        return await self._kill(fault, self._actor(fault))
 
     async def _actor_stop(self, fault: Fault) -> bool:
-        return await self._freeze(fault, lambda: self._actor(fault.target))
+        return await self._freeze(fault, self._actor(fault))
 
     async def _reaper_kill(self, fault: Fault) -> bool:
         return await self._kill(fault, self._reaper)
@@ -203,7 +219,7 @@ class Nemesis:
         return await self._kill(fault, lambda: self._of_head("gcs_server"))
 
     async def _in_service(self, fault: Fault) -> None:
-        """Most wait until the head stands again, or a plan of falls would never see it stand; some fall into the fall."""
+        """Most wait until the head stands again, or a plan of falls would never see it stand; some fall into a fall."""
         if not fault.get("at_once"):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(2 * FIND_S):
@@ -297,7 +313,7 @@ class Nemesis:
         return await self._eio(fault, self._gateway)
 
     async def _wrapper_fsync_eio(self, fault: Fault) -> bool:
-        return await self._eio(fault, lambda: self.run.keeper(fault.target).pid)
+        return await self._eio(fault, self._any(fault, lambda keeper: keeper.pid if keeper.agent_pid() else None))
 
     async def _eio(self, fault: Fault, find: Callable[[], int | None]) -> bool:
         pid = await self._there(find)
@@ -325,13 +341,10 @@ class Nemesis:
         return True
 
     async def _wrapper_clock(self, fault: Fault) -> bool:
+        """Of all wrappers and their agents at once; it stays until the next step."""
+        assert self.run.clock is not None, "the plan knows what the host can do"
         self._note(fault, step_s=fault.get("step_s"))
-        self.run.clocks["wrappers"].step(int(fault.get("step_s")))
-        return True
-
-    async def _service_clock(self, fault: Fault) -> bool:
-        self._note(fault, step_s=fault.get("step_s"))
-        self.run.clocks["service"].step(int(fault.get("step_s")))
+        self.run.clock.step(int(fault.get("step_s")))
         return True
 
 

@@ -54,7 +54,6 @@ MENU: Final[dict[str, Kind]] = {
     "gateway_fsync_eio": Kind(2, "service", lasts=True, needs="strace", longest_s=6.0),
     "wrapper_fsync_eio": Kind(2, "session", lasts=True, needs="strace", longest_s=6.0),
     "wrapper_clock": Kind(2, "session", needs="faketime"),
-    "service_clock": Kind(2, "service", needs="faketime"),
 }
 HEADS: Final = [name for name, kind in MENU.items() if kind.head]
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -78,8 +80,6 @@ class Report:
 
 
 class Run:
-    """clocks: "wrappers", "service" or both, where libfaketime is; a stepped service is not judged for early reaps."""
-
     def __init__(
         self,
         folder: Path,
@@ -90,7 +90,6 @@ class Run:
         sessions: int = 5,
         longest_s: float = LONGEST_CI_S,
         heads: int = 4,
-        clocks: tuple[str, ...] = ("wrappers",),
         disk_mb: int = DISK_MB,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
@@ -108,26 +107,21 @@ class Run:
         self._mounted: list[Path] = []
         self.able = {"mount": host.may_mount(self.disks["service"]), "strace": host.may_inject(), "faketime": ""}
         library = host.faketime_library()
-        self.clocks: dict[str, host.Clock] = {}
+        self.clock = None if library is None else host.Clock(folder, "wrappers", library)
         if library is None:
             self.able["faketime"] = "libfaketime is not installed"
-        else:
-            self.clocks = {name: host.Clock(folder, name, library) for name in clocks}
         for disk in self.disks.values():
             disk.mkdir(exist_ok=True)
             if not self.able["mount"]:
                 host.mount(disk, disk_mb)
                 self._mounted.append(disk)
         able = [name for name, why in self.able.items() if not why]
-        made = plan(
-            seed, faults, within_s, self.names, [*self.names, "watchers"], able, longest_s=longest_s, heads=heads
-        )
-        lacking = {f"{scope.removesuffix('s')}_clock" for scope in ("wrappers", "service") if scope not in self.clocks}
-        self.plan = [fault for fault in made if fault.kind not in lacking]
+        links = [*self.names, "watchers"]
+        self.plan = plan(seed, faults, within_s, self.names, links, able, longest_s=longest_s, heads=heads)
         settings = {name: value for name, value in LIMITS.items() if value is not None}
         self.service = Service(folder, heartbeat_s=1, server_ping_s=2, server_pong_s=2, hibernate_after_s=5, **settings)
-        if "service" in self.clocks:
-            self.service.env |= self.clocks["service"].env
+        # Below the range from which clients' own ports are taken: while the service is away nobody may sit on its port.
+        self.service.url = f"http://127.0.0.1:{free_port(seed)}"
         self.report = Report(seed, self.plan, folder, self.able)
 
     # ------------------------------------------------------------ parts
@@ -145,12 +139,7 @@ class Run:
 
     def add_keeper(self, session_id: str) -> Keeper:
         number = len(self.keepers[session_id])
-        env = dict(self.service.env)
-        if "service" in self.clocks:
-            for name in self.clocks["service"].env:
-                env.pop(name, None)
-        if "wrappers" in self.clocks:
-            env |= self.clocks["wrappers"].env
+        env = self.service.env | (self.clock.env if self.clock else {})
         made = Keeper(
             session_id,
             self.links[session_id].url,
@@ -176,7 +165,7 @@ class Run:
     async def run(self) -> Report:
         began = time.monotonic()
         try:
-            await asyncio.to_thread(self.service.start)
+            await asyncio.to_thread(self.service.start, 90)
             self.report.facts["boot"] = f"{time.monotonic() - began:.1f} s"
             await self._load()
         finally:
@@ -210,6 +199,7 @@ class Run:
             try:
                 await nemesis.carry_out(self.plan, lambda fault: self.say(str(fault)))
             finally:
+                await nemesis.undo()
                 for operator in self.operators:
                     operator.stopping = True
             self.report.done, self.report.missed = nemesis.done, nemesis.missed
@@ -347,6 +337,17 @@ class Run:
             "frames doubled": sum(link.doubled for link in self.links.values()),
             "streams opened": sum(s.opens for s in self.subscribers),
         }
+
+
+def free_port(seed: int) -> int:
+    for port in random.Random(f"port {seed} {os.getpid()}").sample(range(20_000, 32_000), 100):
+        with socket.socket() as door:
+            try:
+                door.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
+    raise OSError("a hundred ports, and none is free")
 
 
 def where(pid: int) -> str:
