@@ -25,9 +25,11 @@ HEAD = b"GET /x HTTP/1.1\r\nUpgrade: websocket\r\n\r\n"
 
 def frame(payload: bytes, *, mask: bytes = b"", opcode: int = 1, fin: bool = True) -> bytes:
     n, bit = len(payload), 0x80 if mask else 0
-    size = bytes([bit | n]) if n < 126 else bytes([bit | 126]) + n.to_bytes(2, "big")
-    if n > 0xFFFF:
-        size = bytes([bit | 127]) + n.to_bytes(8, "big")
+    if n < 126:
+        size = bytes([bit | n])
+    else:
+        wide = 2 if n <= 0xFFFF else 8
+        size = bytes([bit | (126 if wide == 2 else 127)]) + n.to_bytes(wide, "big")
     return bytes([(0x80 if fin else 0) | opcode]) + size + mask + (unmasked(mask, payload) if mask else payload)
 
 
