@@ -56,6 +56,7 @@ class Case:
     row: Observation | None = None  # `execution` of the dump
     by_what: dict[str, list[Observation]] = field(default_factory=lambda: defaultdict(list))
     answers: list[tuple[Observation, Observation]] = field(default_factory=list)  # (asked, answered)
+    sent: dict[int, list[tuple[str | None, Observation]]] = field(default_factory=lambda: defaultdict(list))  # by seq
 
     @property
     def terminals(self) -> list[Observation]:
@@ -97,7 +98,11 @@ class Court:
             elif o.what == "stored":
                 self.rows[o["session"]].append(o)
             elif "session" in o.said and o.get("execution"):
-                self.cases[o.of].by_what[o.what].append(o)
+                case = self.cases[o.of]
+                case.by_what[o.what].append(o)
+                if o.what == "sent":
+                    for i, digest in enumerate(o["hashes"]):
+                        case.sent[o["seq"] + i].append((digest, o))
         for rows in self.rows.values():
             rows.sort(key=lambda r: r["seq"])
             for r in rows:

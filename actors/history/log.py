@@ -6,7 +6,7 @@ They read stored rows against what went over the wire and what the agent says th
 from __future__ import annotations
 
 import base64
-from collections import Counter, defaultdict
+from collections import Counter
 from typing import Final
 
 from actors.history.judge import TERMINAL, Case, Court
@@ -65,20 +65,17 @@ def record_numbers(court: Court) -> None:
 def contents(court: Court) -> None:
     """A stored record is what some frame carried at that number."""
     for (sid, eid), case in court.cases.items():
-        sent: dict[int, list[tuple[str, Observation]]] = defaultdict(list)
-        for o in case.by_what["sent"]:
-            for i, digest in enumerate(o["hashes"]):
-                sent[o["seq"] + i].append((digest, o))
-        if not sent:
+        if not case.sent:
             continue
         for r in case.rows:
             n = r.get("exec_seq")
             if n is None or r["type"] in MADE_OF_FRAMES:
                 continue
             mine = content_hash(r["type"], r["data"])
-            if all(digest != mine for digest, _ in sent[n]):
-                words = "is not what was sent" if sent[n] else "was never sent"
-                court.flag("altered", f"{sid}/{eid}: record {n} {words}", r, *(o for _, o in sent[n]))
+            sent = case.sent.get(n, [])
+            if all(digest != mine for digest, _ in sent):
+                words = "is not what was sent" if sent else "was never sent"
+                court.flag("altered", f"{sid}/{eid}: record {n} {words}", r, *(o for _, o in sent))
 
 
 def ownership(court: Court) -> None:
@@ -109,7 +106,7 @@ def ownership(court: Court) -> None:
 
 def _by_the_owner(court: Court, r: Observation, owner: str | None, took: Observation | None) -> None:
     n = r["exec_seq"]
-    carried = [o for o in court.cases[r.of].by_what["sent"] if o["seq"] <= n < o["seq"] + max(1, len(o["hashes"]))]
+    carried = [o for _, o in court.cases[r.of].sent.get(n, [])]
     if not carried:
         return
     if owner is None:
