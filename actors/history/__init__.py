@@ -4,7 +4,8 @@ It knows the promises (DESIGN §3) and nothing of how they are kept: no law, no 
 The format of a history is docs/history.md; `holdfast check` is the door.
 """
 
-from actors.history.judge import CODES, Anomaly, check
+from actors.history.court import CODES, Anomaly
+from actors.history.judge import check
 from actors.history.reading import Observation, Unreadable, content_hash, parse, read
 
 __all__ = ["CODES", "Anomaly", "Observation", "Unreadable", "check", "content_hash", "parse", "read"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from actors.history.judge import Court
+from actors.history.court import Court
 from actors.history.reading import Observation, content_hash
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from actors.history.judge import Case, Court
+from actors.history.court import Case, Court
 from actors.history.reading import Observation
 
 ENDS: Final = ("completed", "failed", "interrupted")

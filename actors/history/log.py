@@ -9,7 +9,7 @@ import base64
 from collections import Counter
 from typing import Final
 
-from actors.history.judge import TERMINAL, Case, Court
+from actors.history.court import TERMINAL, Case, Court
 from actors.history.reading import Observation, content_hash
 
 MADE_OF_FRAMES: Final = ("execution.started", "output.gap", "approval.requested", *TERMINAL)  # not event for event

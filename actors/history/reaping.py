@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from actors.history.judge import Case, Court
+from actors.history.court import Case, Court
 from actors.history.log import CONNECTS
 from actors.history.reading import Observation
 

@@ -24,6 +24,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--sessions", type=int, default=5)
     parser.add_argument("--longest", type=float, default=120.0, help="of a SIGSTOP, or of bad weather, in seconds")
     parser.add_argument("--heads", type=int, help="faults that take the head down  [default: one in 25]")
+    parser.add_argument("--clocks", default="wrappers", help="whose clocks are stepped: wrappers,service")
     parser.add_argument("--folder", type=Path, help="for histories and logs; kept  [default: kept on failure]")
     parser.add_argument("--quiet", action="store_true", help="no line for each fault")
     return parser.parse_args(argv)
@@ -50,6 +51,7 @@ def main() -> int:
         sessions=a.sessions,
         longest_s=a.longest,
         heads=a.heads if a.heads is not None else max(4, a.faults // 25),
+        clocks=[name for name in a.clocks.split(",") if name],
         disk_mb=48 + int(within / 10),
         say=say,
     )

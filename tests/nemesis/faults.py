@@ -340,11 +340,16 @@ class Nemesis:
             await asyncio.sleep(0.1)
         return True
 
-    async def _wrapper_clock(self, fault: Fault) -> bool:
+    async def _wrappers_clock(self, fault: Fault) -> bool:
         """Of all wrappers and their agents at once; it stays until the next step."""
-        assert self.run.clock is not None, "the plan knows what the host can do"
-        self._note(fault, step_s=fault.get("step_s"))
-        self.run.clock.step(int(fault.get("step_s")))
+        return self._step(fault, "wrappers")
+
+    async def _service_clock(self, fault: Fault) -> bool:
+        return self._step(fault, "service")
+
+    def _step(self, fault: Fault, whose: str) -> bool:
+        self.run.record.say("fault", fault="clock", target=whose, seconds=0.0, step_s=fault.get("step_s"))
+        self.run.clocks[whose].step(float(fault.get("step_s")))
         return True
 
 

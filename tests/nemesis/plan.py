@@ -53,7 +53,8 @@ MENU: Final[dict[str, Kind]] = {
     "spools_disk_full": Kind(2, "spools", lasts=True, needs="mount", longest_s=10.0),
     "gateway_fsync_eio": Kind(2, "service", lasts=True, needs="strace", longest_s=6.0),
     "wrapper_fsync_eio": Kind(2, "session", lasts=True, needs="strace", longest_s=6.0),
-    "wrapper_clock": Kind(2, "session", needs="faketime"),
+    "wrappers_clock": Kind(2, "wrappers", needs="clock"),
+    "service_clock": Kind(2, "service", needs="service clock"),
 }
 HEADS: Final = [name for name, kind in MENU.items() if kind.head]
 

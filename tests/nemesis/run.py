@@ -14,7 +14,7 @@ import random
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,9 @@ class Report:
 
 
 class Run:
+    """clocks: whose wall clock may be stepped, of "wrappers" and "service". A history in which the service's was is not
+    judged for early reaps (docs/history.md), so it is not stepped unless that is asked for."""
+
     def __init__(
         self,
         folder: Path,
@@ -90,6 +93,7 @@ class Run:
         sessions: int = 5,
         longest_s: float = LONGEST_CI_S,
         heads: int = 4,
+        clocks: Collection[str] = ("wrappers",),
         disk_mb: int = DISK_MB,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
@@ -105,11 +109,15 @@ class Run:
         self.subscribers: list[Subscriber] = []
         self._keeping: list[asyncio.Task[None]] = []
         self._mounted: list[Path] = []
-        self.able = {"mount": host.may_mount(self.disks["service"]), "strace": host.may_inject(), "faketime": ""}
-        library = host.faketime_library()
-        self.clock = None if library is None else host.Clock(folder, "wrappers", library)
-        if library is None:
-            self.able["faketime"] = "libfaketime is not installed"
+        self.able = {"mount": host.may_mount(self.disks["service"]), "strace": host.may_inject()}
+        self.clocks: dict[str, host.Clock] = {}
+        for name, ability in (("wrappers", "clock"), ("service", "service clock")):
+            self.able[ability] = "" if name in clocks else "not asked for (--clocks)"
+            if name in clocks:
+                try:
+                    self.clocks[name] = host.Clock(folder, name)
+                except host.Unable as error:
+                    self.able[ability] = str(error)
         for disk in self.disks.values():
             disk.mkdir(exist_ok=True)
             if not self.able["mount"]:
@@ -122,6 +130,9 @@ class Run:
         self.service = Service(folder, heartbeat_s=1, server_ping_s=2, server_pong_s=2, hibernate_after_s=5, **settings)
         # Below the range from which clients' own ports are taken: while the service is away nobody may sit on its port.
         self.service.url = f"http://127.0.0.1:{free_port(seed)}"
+        self.plain_env = dict(self.service.env)
+        if "service" in self.clocks:
+            self.service.env |= self.clocks["service"].env
         self.report = Report(seed, self.plan, folder, self.able)
 
     # ------------------------------------------------------------ parts
@@ -139,7 +150,7 @@ class Run:
 
     def add_keeper(self, session_id: str) -> Keeper:
         number = len(self.keepers[session_id])
-        env = self.service.env | (self.clock.env if self.clock else {})
+        env = self.plain_env | (self.clocks["wrappers"].env if "wrappers" in self.clocks else {})
         made = Keeper(
             session_id,
             self.links[session_id].url,
@@ -302,16 +313,20 @@ class Run:
         left = [pid for pid in below if Path(f"/proc/{pid}/fd").exists() and str(self.folder) in where(pid)]
         if left:
             self.report.problems.append(f"processes are left after the end: {left}")
-        self._judge()
-        for disk in self._mounted:
-            if not self.report.clean:
-                keep = self.folder / f"{disk.name}-kept"
-                keep.mkdir(exist_ok=True)
-                for file in disk.glob("*.db*"):
-                    (keep / file.name).write_bytes(file.read_bytes())
-                for file in disk.glob("*.log"):
-                    (keep / file.name).write_bytes(file.read_bytes())
-            host.unmount(disk)
+        try:
+            self._judge()
+        finally:
+            for disk in self._mounted:
+                self._keep(disk)
+                host.unmount(disk)
+
+    def _keep(self, disk: Path) -> None:
+        """What lay on a small disk goes with it; the store and the logs of a failed run are wanted."""
+        if not self.report.clean:
+            keep = self.folder / f"{disk.name}-kept"
+            keep.mkdir(exist_ok=True)
+            for file in (*disk.glob("*.db*"), *disk.glob("*.log")):
+                (keep / file.name).write_bytes(file.read_bytes())
 
     def _judge(self) -> None:
         database = self.service.data / "holdfast.db"

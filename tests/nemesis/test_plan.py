@@ -11,7 +11,7 @@ from tests.nemesis.faults import Nemesis
 from tests.nemesis.plan import HEADS, MENU, SHORTEST_S, Fault, plan
 
 SESSIONS, LINKS = ["s0", "s1", "s2"], ["s0", "s1", "s2", "watchers"]
-ALL = {"mount", "strace", "faketime"}
+ALL = {"mount", "strace", "clock", "service clock"}
 
 
 def made(seed: int, faults: int = 70, able: set[str] = ALL, **more: float) -> list[Fault]:
