@@ -1,7 +1,8 @@
 """The court: gathers the observations by subject, and keeps each anomaly that a rule finds, with its evidence.
 
 An anomaly is a broken promise that the evidence itself shows; what is only suspicious is none. So an unknown answer is
-never held against anybody, and what nobody observed is not judged."""
+never held against anybody, and what nobody observed is not judged.
+"""
 
 from __future__ import annotations
 

@@ -117,6 +117,8 @@ class Link:
                     pause += len(piece) / min(weather.bytes_per_s)
                 if pause:
                     await asyncio.sleep(pause)
+                if writer.is_closing():
+                    return  # cut meanwhile: what was held is lost with its connection
                 writer.write(piece)
             await writer.drain()
         await self._cleared.wait()
