@@ -133,7 +133,9 @@ def _output(court: Court, name: str, case: Case) -> None:
     done = len("".join(o["text"] for o in case.by_what["wrote"]).splitlines())
     stored = stdout_of(case.rows).splitlines(keepends=True)
     own_end = case.row is not None and case.row["status"] in ("completed", "failed") and not case.outcome.get("cause")
-    whole = own_end and not (case.outcome.get("data") or {}).get("output")  # else it confesses to be incomplete
+    data = case.outcome.get("data") or {}
+    # Else it confesses to be incomplete: what lay in the pipe to a shim that was killed is nowhere.
+    whole = own_end and not data.get("output") and data.get("detail") != "shim_lost"
     rows, writing = case.rows[-1:], case.by_what["writing"]
     if stored and not stored[-1].endswith("\n"):
         tail = stored.pop()  # cut in the middle of a line: the service ended it there

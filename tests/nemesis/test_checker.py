@@ -403,6 +403,21 @@ def test_an_unknown_answer_is_held_against_nobody() -> None:
     assert check(observed(history.all)) == []
 
 
+def test_what_lay_in_the_pipe_of_a_killed_shim_is_excused() -> None:
+    history = Lines(6)
+    PLANTED["a_line_of_the_agent_never_comes"][2](history)
+    assert {a.code for a in check(observed(history.all))} == {"lost"}
+    done = history.ended(None, "completed")
+    terminal = history.row("execution.completed", session=done["session"], execution=done["execution"])
+    digest = content_hash(terminal["type"], terminal["data"])
+    for outcome in (done["outcome"], terminal["data"]):
+        outcome["data"] = {"cause": "agent_error", "detail": "shim_lost"}
+    _told_anew(history, terminal, digest)
+    for x in history.of("answered"):
+        x.pop("execution", None)
+    assert check(observed(history.all)) == []
+
+
 def test_a_step_of_the_services_clock_excuses_early_by_the_wall() -> None:
     history = Lines(2)
     PLANTED["a_deadline_fires_before_its_time"][2](history)
