@@ -124,7 +124,7 @@ def _fault(
         more["step_s"] = r.choice((-7200, -90, -5, 5, 90, 7200))
     if kind.head:
         more["at_once"] = r.random() < 0.25  # or when the service stands again after the last fall
-    if kind.needs == "strace":
-        length = r.uniform(3.0, kind.longest_s)  # there must be something to sync in it
+    if kind.needs in ("strace", "mount"):
+        length = r.uniform(3.0, kind.longest_s)  # something must be synced in it, and the log outgrow the blocks it has
     seconds = round(min(length, kind.longest_s), 2) if kind.lasts else 0.0
     return Fault(round(at, 2), name, r.choice(pool), seconds, tuple(more.items()))
