@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 FIND_S = 15.0  # how long a fault waits for its target to be there: a head that was killed needs 3 s, busy hosts more
 
+STUCK_S = 240.0  # the slowest of them waits for a head and then for an `up`, each with a deadline of its own
+
 
 class Nemesis:
     def __init__(self, run: Run) -> None:
@@ -58,7 +60,11 @@ class Nemesis:
     async def _one(self, fault: Fault) -> None:
         perform: Callable[[Fault], Awaitable[bool]] = getattr(self, f"_{fault.kind}")
         try:
-            hit = await perform(fault)
+            async with asyncio.timeout(fault.seconds + STUCK_S):
+                hit = await perform(fault)
+        except TimeoutError:
+            self.broken.append(f"{fault}: neither done nor undone after {STUCK_S:g} s more")
+            return
         except (ProcessLookupError, FileNotFoundError):
             hit = False  # it ended between the look and the blow
         except AssertionError as error:  # the service did not come back
@@ -322,12 +328,12 @@ class Nemesis:
         born, log = birth(pid), self.run.folder / f"strace-{fault.kind}-{pid}-{fault.at}.log"
         self._note(fault, pid=pid)
         tracer = host.inject_eio(pid, log)
-        deadline = time.monotonic() + fault.seconds
-        while tracer.poll() is None and time.monotonic() < deadline and birth(pid) == born:
-            await asyncio.sleep(0.05)
-        if tracer.poll() is None:
-            tracer.terminate()
-        await asyncio.to_thread(tracer.communicate)
+        try:
+            deadline = time.monotonic() + fault.seconds
+            while tracer.poll() is None and time.monotonic() < deadline and birth(pid) == born:
+                await asyncio.sleep(0.05)
+        finally:
+            host.let_go(tracer)
         injected = "INJECTED" in log.read_text(errors="replace") if log.exists() else False
         if not injected:
             return False  # it was frozen, or had nothing to write

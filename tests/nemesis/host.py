@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -62,16 +64,26 @@ def may_inject() -> str:
         child.stdin.write(b"\n")
         child.stdin.close()
         felt = child.wait(20) == FELT
-        tracer.kill()
-        tracer.communicate()
+        let_go(tracer)
     return "" if attached and felt else "strace may not attach here (ptrace is forbidden)"
 
 
 def inject_eio(pid: int, log: Path | None = None) -> subprocess.Popen[bytes]:
-    """From now on every fsync of the process fails with EIO, until the tracer is killed."""
+    """From now on every fsync of the process fails with EIO, until `let_go`. stderr says "attached"."""
     command = ["strace", "-f", "-p", str(pid), "-e", "trace=fsync,fdatasync", "-o", str(log or "/dev/null")]
     command += ["-e", "inject=fsync,fdatasync:error=EIO"]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+    )
+
+
+def let_go(tracer: subprocess.Popen[bytes]) -> None:
+    """SIGKILL, to its whole group: one that is asked waits for a tracee that is frozen, and its own child may stay."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(tracer.pid, signal.SIGKILL)
+    tracer.wait(10)
+    if tracer.stderr is not None:
+        tracer.stderr.close()
 
 
 class Clock:
