@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 FIND_S = 15.0  # how long a fault waits for its target to be there: a head that was killed needs 3 s, busy hosts more
 
-STUCK_S = 240.0  # the slowest of them waits for a head and then for an `up`, each with a deadline of its own
+UP_S = 180.0  # a new `up`, with its head killed under it more than once: each such boot may take its whole deadline
+STUCK_S = UP_S + 120.0  # the slowest of them waits for a head before
 
 
 class Nemesis:
@@ -255,7 +256,7 @@ class Nemesis:
             os.kill(service.up.pid, number)
             await asyncio.to_thread(service.up.wait, 60)
             await asyncio.sleep(float(fault.get("away_s")))
-            await asyncio.to_thread(service.start, 90)
+            await asyncio.to_thread(service.start, UP_S)
         return True
 
     # ------------------------------------------------------------ signals
