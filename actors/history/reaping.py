@@ -72,8 +72,7 @@ def missing(court: Court) -> None:
     if not court.by_what["end"]:
         return
     end = court.by_what["end"][-1]
-    calm = court.by_what["quiet"] or court.by_what["fault"]
-    since = max([o.at + float(o.get("seconds") or 0.0) for o in calm], default=None)
+    since = max((o.at for o in court.by_what["quiet"]), default=None)  # without it an outage may be the reason
     for (sid, eid), case in court.cases.items():
         session = court.sessions.get(sid)
         if since is None or case.row is None or session is None or case.row["status"] != "running":

@@ -37,6 +37,7 @@ class Nemesis:
         self.done: Counter[str] = Counter()
         self.missed: Counter[str] = Counter()
         self.broken: list[str] = []  # promises about the fault itself: a process that must exit after EIO, and did not
+        self.refused_to_begin = 0
         self.proved: Counter[str] = Counter()
         self._tasks: list[asyncio.Task[None]] = []
         self._up = asyncio.Lock()
@@ -256,8 +257,17 @@ class Nemesis:
             os.kill(service.up.pid, number)
             await asyncio.to_thread(service.up.wait, 60)
             await asyncio.sleep(float(fault.get("away_s")))
-            await asyncio.to_thread(service.start, UP_S)
-        return True
+            deadline = time.monotonic() + UP_S
+            while True:
+                try:
+                    await asyncio.to_thread(service.start, UP_S)
+                    return True
+                except AssertionError:
+                    # It may refuse to begin, on a full disk say, and says so; whoever supervises it tries again.
+                    if service.up.poll() is None or time.monotonic() > deadline:
+                        raise
+                    self.refused_to_begin += 1
+                    await asyncio.sleep(1.0)
 
     # ------------------------------------------------------------ signals
 

@@ -101,7 +101,8 @@ class Run:
         self.names = [f"s{i}" for i in range(sessions)]
         self.histories = folder / "histories"
         self.histories.mkdir(parents=True)
-        self.record = Recorder(self.histories, "nemesis")
+        self.recorders: list[Recorder] = []
+        self.record = self._recorder("nemesis")
         self.disks = {"service": folder / "data", "spools": folder / "spools"}
         self.links: dict[str, Link] = {}
         self.keepers: dict[str, list[Keeper]] = {name: [] for name in self.names}
@@ -136,6 +137,10 @@ class Run:
         self.report = Report(seed, self.plan, folder, self.able)
 
     # ------------------------------------------------------------ parts
+
+    def _recorder(self, who: str) -> Recorder:
+        self.recorders.append(Recorder(self.histories, who))
+        return self.recorders[-1]
 
     def url(self) -> str:
         return self.service.url
@@ -193,13 +198,13 @@ class Run:
         tasks: list[asyncio.Task[None]] = []
         for name in self.names:
             await asyncio.to_thread(self.service.create, name)
-            recorder = Recorder(self.histories, f"line-{name}")
+            recorder = self._recorder(f"line-{name}")
             self.links[name] = await Link(name, lambda: upstream, recorder).open()
             self.add_keeper(name)
             for kind, url in (("near", self.url), ("far", lambda: self.links["watchers"].url)):
-                recorder = Recorder(self.histories, f"{kind}-{name}")
+                recorder = self._recorder(f"{kind}-{name}")
                 self.subscribers.append(Subscriber(recorder, name, url, self.token))
-            recorder = Recorder(self.histories, f"operator-{name}")
+            recorder = self._recorder(f"operator-{name}")
             self.operators.append(Operator(recorder, name, f"{self.seed} {name}", self.url, self.token))
         guard = asyncio.create_task(self._guard())
         tasks += [asyncio.create_task(s.run()) for s in self.subscribers]
@@ -218,8 +223,10 @@ class Run:
             self.report.facts["faults took"] = f"{time.monotonic() - began:.1f} s"
             if nemesis.proved:
                 self.report.facts["ended by a failed fsync"] = dict(nemesis.proved)
-            self.record.say("quiet")
+            if nemesis.refused_to_begin:
+                self.report.facts["`up` refused to begin, and was started again"] = nemesis.refused_to_begin
             began = time.monotonic()
+            await self._peace()
             await self._settle(working)
             self.report.facts["settled after"] = f"{time.monotonic() - began:.1f} s"
             guard.cancel()
@@ -232,6 +239,16 @@ class Run:
             for task in [*tasks, *working]:
                 task.cancel()
             await asyncio.gather(guard, *tasks, *working, return_exceptions=True)
+
+    async def _peace(self) -> None:
+        """From here on whatever does not move has nobody to blame: nothing is done to anybody, and the door is open."""
+        deadline = time.monotonic() + SETTLE_S
+        while not await asyncio.to_thread(self.service.healthy):
+            if time.monotonic() > deadline:
+                self.report.problems.append(f"the service did not answer within {SETTLE_S:g} s of peace")
+                return
+            await asyncio.sleep(0.2)
+        self.record.say("quiet")
 
     async def _settle(self, working: list[asyncio.Task[None]]) -> None:
         deadline = time.monotonic() + SETTLE_S
@@ -273,6 +290,8 @@ class Run:
                     session = await self._get(http, f"/v1/sessions/{name}")
                     quiet = session is not None and session["link"]["state"] == "offline"
                     if quiet and all(s.cursor == session["last_seq"] for s in mine):
+                        for subscriber in mine:
+                            subscriber.recorder.say("finished", session=name)
                         break
                     if time.monotonic() > deadline:
                         where = [s.cursor for s in mine]
@@ -280,11 +299,9 @@ class Run:
                         break
                     await asyncio.sleep(0.1)
                 await self._pages(http, name)
-        for subscriber in self.subscribers:
-            subscriber.recorder.say("finished", session=subscriber.session_id)
 
     async def _pages(self, http: aiohttp.ClientSession, name: str) -> None:
-        recorder, after = Recorder(self.histories, f"pages-{name}"), 0
+        recorder, after = self._recorder(f"pages-{name}"), 0
         recorder.say("opened", session=name, after_seq=0)
         while page := await self._get(http, f"/v1/sessions/{name}/events?after_seq={after}&limit=500"):
             if not page["items"]:
@@ -293,7 +310,6 @@ class Run:
             events = [[e["seq"], content_hash(e["type"], e["data"])] for e in page["items"]]
             recorder.say("delivered", session=name, events=events)
             after = page["next_after_seq"]
-        recorder.close()
 
     async def _end(self) -> None:
         """Nothing of ours is left; the store is read when nobody writes it, and judged."""
@@ -333,10 +349,10 @@ class Run:
         if not database.exists():
             self.report.problems.append("there is no store: the service never came up")
             return
-        store = Recorder(self.histories, "store")
+        store = self._recorder("store")
         dump(database, store, LIMITS, settled=not self.report.problems)
-        store.close()
-        self.record.close()
+        for recorder in self.recorders:
+            recorder.close()
         observations = read(str(path) for path in sorted(self.histories.glob("*.jsonl")))
         self.report.anomalies = check(observations)
         whats = Counter(o.what for o in observations)
