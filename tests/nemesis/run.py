@@ -357,7 +357,7 @@ class Run:
         self.report.anomalies = check(observations)
         whats = Counter(o.what for o in observations)
         for what in ("wrote", "acked", "delivered", "answered"):
-            if whats[what] < len(self.plan):  # a run in which nothing happened is clean, and proves nothing
+            if whats[what] < len(self.plan) / 2:  # a run in which nothing happened is clean, and proves nothing
                 self.report.problems.append(f"only {whats[what]} observations of {what!r}: too little was under way")
         outcomes = Counter(
             str((o.get("outcome") or {}).get("cause") or o["status"]) for o in observations if o.what == "execution"
