@@ -720,6 +720,19 @@ def top(where: Where, interval: float, once: bool, as_json: bool) -> None:
 
 
 @cli.command(context_settings=CONTEXT)
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(dir_okay=False))
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def check(files: tuple[str, ...], as_json: bool) -> None:
+    """Judge recorded histories: what clients saw against what the store says (docs/history.md).
+
+    Exits with 0 if they are clean, 1 if there are anomalies, 2 if a file is no history.
+    """
+    from actors import verdict
+
+    sys.exit(verdict.give(files, as_json=as_json))
+
+
+@cli.command(context_settings=CONTEXT)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """Print the completion script of a shell: `holdfast completion bash >> ~/.bashrc`."""
