@@ -31,6 +31,7 @@ from actors.gateway.stream import Streams
 from actors.gateway.tokens import TokenApi
 from actors.gateway.webhooks import Deliverer
 from actors.law.effects import Done, Speech
+from actors.law.requests import Closed
 from actors.mailbox import ActorPort, Mailbox
 from actors.protocol import ids
 from actors.protocol.codes import CLOSE
@@ -172,7 +173,15 @@ class Gateway:
         """Connections that a dead gateway held: their wrappers are on their way back, and the grace begins now."""
         for start in range(0, len(lost), LOST_AT_ONCE):
             for session_id, connection_id in lost[start : start + LOST_AT_ONCE]:
-                self.door.report_closed(session_id, connection_id, 1006, "", "gateway_lost")
+                self.door.report_closed(
+                    Closed(
+                        session_id=session_id,
+                        seed=ids.ulid(),
+                        connection_id=connection_id,
+                        code=1006,
+                        error="gateway_lost",
+                    )
+                )
             await asyncio.sleep(0.01)
 
     @web.middleware
