@@ -1,4 +1,4 @@
-"""Whether an uploaded object is there, whole, and the one that was meant: a port, and its implementation on a directory.
+"""Whether an uploaded object is there, whole, and the one that was meant: a port, and one of it over a directory.
 
 A device says that it has uploaded `object_key` with this size and digest; nothing is acknowledged (and so nothing is
 deleted on the device) before somebody has looked. Looking never happens inside a transaction: it takes as long as the
@@ -25,10 +25,12 @@ KEY_MAX: Final = 1024  # characters; what object stores allow
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """ok: it is there and it is the one. detail: for people; of an object that is not, why not."""
+    """ok: it is there and it is the one. detail: for people; of an object that is not, why not. verified: somebody has
+    looked."""
 
     ok: bool
     detail: str | None = None
+    verified: bool = True
 
 
 class ObjectsUnavailable(Exception):
@@ -44,7 +46,7 @@ class Unverified:
     """No store of objects is configured: whatever is said is believed, and the verdict says that it was."""
 
     async def verify(self, object_key: str, size: int | None, sha256: str | None) -> Verdict:
-        return Verdict(True, "not verified: no objects_dir")
+        return Verdict(True, "not verified: no objects_dir", verified=False)
 
 
 class LocalDirectory:
