@@ -14,7 +14,7 @@ from actors.law.nodes.answers import upward_of
 from actors.law.nodes.model import UploadReport
 from actors.law.nodes.requests import NODE, UploadVerified
 from actors.law.requests import Request
-from actors.objects import ObjectStore, ObjectsUnavailable
+from actors.objects import ObjectStore
 from actors.protocol.errors import HoldfastError
 from actors.protocol.ids import ulid
 from actors.store.contract import Outcome
@@ -22,6 +22,7 @@ from actors.telemetry import emit
 
 Perform = Callable[[Request], Awaitable[Outcome]]
 Spawn = Callable[[Coroutine[Any, Any, Any]], Any]
+LOOKS_AT_ONCE: Final = 2  # hashing takes a core each, and the gateway wants the others
 LOOKING_MAX: Final = 1000  # objects waiting to be looked at; the next is dropped, and its deadline brings it again
 
 
@@ -31,7 +32,7 @@ class Carrier:
     def __init__(self, perform: Perform, objects: ObjectStore, spawn: Spawn) -> None:
         self._perform, self._objects, self._spawn = perform, objects, spawn
         self._looking: set[tuple[str, int, str]] = set()
-        self._turns = asyncio.Semaphore(2)  # as many as objects.py reads at once: the others wait without a thread
+        self._turns = asyncio.Semaphore(LOOKS_AT_ONCE)
 
     async def carry(self, outcome: Outcome) -> None:
         """In order: a task hears of a node's report before the node's next frame is decided. Never raises ours."""
@@ -42,7 +43,7 @@ class Carrier:
             except HoldfastError as error:
                 emit("carry.report_failed", task_id=report.task_id, code=error.code)
         if upward.verify:
-            node_id = outcome.subject.removeprefix(NODE)
+            node_id = outcome.session_id.removeprefix(NODE)
             for uploaded in upward.verify:
                 self._look_later(node_id, uploaded)
 
@@ -71,7 +72,7 @@ class Carrier:
                     detail=verdict.detail,
                 )
             )
-        except (HoldfastError, ObjectsUnavailable) as error:
+        except (HoldfastError, OSError) as error:  # it could not be looked at now: nothing is concluded
             emit("carry.verify_failed", task_id=uploaded.task_id, error=str(error))
         finally:
             self._looking.discard(what)
