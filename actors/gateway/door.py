@@ -12,13 +12,18 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from actors import telemetry
+from actors.carry import Carrier
 from actors.config import Settings
 from actors.gateway.counts import Counts
 from actors.gateway.hub import Hub
 from actors.gateway.limits import Limits
-from actors.law.effects import CloseSocket, CommandsWait, Wake
-from actors.law.requests import Request
+from actors.gateway.waiting import Waiting
+from actors.law.effects import CloseSocket, CommandsWait, InvocationSettled, NodeWaits, Wake
+from actors.law.nodes.answers import Upward
+from actors.law.nodes.requests import NODE
+from actors.law.requests import Request, SessionRequest
 from actors.mailbox import Mailbox
+from actors.objects import ObjectStore
 from actors.protocol.errors import HoldfastError
 from actors.store.contract import IdempotencyKey, Outcome
 from actors.store.worker import StoreWorker
@@ -34,7 +39,7 @@ class Tended(Protocol):
     """A live socket: looked after every second, and asked whether its token still holds."""
 
     token_hash: str | None
-    kind: str  # ingest, stream, sse, fleet or fleet_sse; for /metrics
+    kind: str  # ingest, node, stream, sse, fleet or fleet_sse; for /metrics
 
     def tend(self) -> None: ...
     def end(self, code: int, reason: str = "", *, drain: bool = False) -> None: ...
@@ -46,6 +51,7 @@ class Door:
         settings: Settings,
         worker: StoreWorker,
         mailbox: Mailbox,
+        objects: ObjectStore,
         *,
         gateway_id: str,
         now: Callable[[], float],
@@ -57,6 +63,8 @@ class Door:
         self.hub = Hub(worker, self.spawn)
         self.limits = Limits(settings, now)
         self.counts = Counts()
+        self.waiting = Waiting(worker)
+        self.carrier = Carrier(self.perform, objects, self.spawn)
         self.sockets: set[Tended] = set()
         self.connections: dict[str, Peer] = {}
         self.of_subject: dict[str, list[Peer]] = {}  # oldest first; a predecessor leaves when its socket ends
@@ -68,9 +76,13 @@ class Door:
     # ------------------------------------------------------------ control decisions
 
     async def perform(self, request: Request, key: IdempotencyKey | None = None, *, wake: bool = False) -> Outcome:
-        """Raises HoldfastError of the store; anything else is our own mistake and becomes `internal`."""
+        """What the decision wants carried upward is carried before this returns (a connect's is the connection's own
+        to carry: its hello_ack goes first). Raises HoldfastError of the store; anything else is our own mistake and
+        becomes `internal`."""
         outcome = await self.mailbox.perform(request, key, wake=wake)
         self.speak(outcome)
+        if isinstance(outcome.answer, Upward):
+            await self.carrier.carry(outcome)
         return outcome
 
     def speak(self, outcome: Outcome) -> None:
@@ -81,10 +93,15 @@ class Door:
                     connection.end(said.code, said.reason)
             elif isinstance(said, CommandsWait):
                 self.commands_wait(outcome.session_id)
+            elif isinstance(said, NodeWaits):
+                self.commands_wait(NODE + said.node_id)
+            elif isinstance(said, InvocationSettled):
+                self.waiting.settled(said.invocation_id)
             else:
                 assert isinstance(said, Wake)
                 self.mailbox.port.wake(outcome.session_id)
-        self.hub.advance(outcome.session_id, outcome.last_seq)
+        if SessionRequest.owns(outcome.session_id):
+            self.hub.advance(outcome.session_id, outcome.last_seq)
 
     def commands_wait(self, subject: str) -> None:
         """Only the youngest connection of a lane may have them: an older one is fenced, its close is on its way."""

@@ -107,7 +107,6 @@ class NodeConnection(Peer):
             self.say({"type": "ignored", "invocation_id": answer.invocation_id})
         elif isinstance(answer, Refuse):
             self.say_error(answer.code, answer.detail)
-        await self.door.carrier.carry(outcome)
 
     async def _decided(self, request: Request) -> Outcome:
         """Asked again while the store is away: after its error nothing has happened. Raises HoldfastError."""
@@ -146,7 +145,7 @@ class NodeConnection(Peer):
             case frames.NodeLogEvent():
                 return rq.NodeEvent(**mine, type=frame.event.type, data=frame.event.data)
             case _:
-                assert_never(frame)  # type: ignore[arg-type]
+                assert_never(frame)
 
     # ------------------------------------------------------------ hello
 

@@ -15,6 +15,7 @@ from actors.gateway.query import KEY_PATTERN, LIST_LIMIT, LIST_LIMIT_MAX, TYPES_
 from actors.protocol.codes import EVENT_TYPE_MAX, EVENT_TYPE_PATTERN
 from actors.protocol.defaults import MAX_SAFE_INTEGER
 from actors.protocol.ids import ID_PATTERN
+from actors.protocol.node_codes import TASK_ACTIONS
 
 Schema = dict[str, Any]
 ID: Final[Schema] = {"type": "string", "pattern": ID_PATTERN}
@@ -91,6 +92,11 @@ PATH_PARAMS: Final[dict[str, Param]] = {
     "aid": Param("aid", ID, "the approval", codes=("approval_not_found",)),
     "wid": Param("wid", ID, "the webhook", codes=("webhook_not_found",)),
     "tid": Param("tid", ID, "the token", codes=("token_not_found",)),
+    "nid": Param("nid", ID, "the node", codes=("node_not_found",)),
+    "iid": Param("iid", ID, "the invocation", codes=("invocation_not_found",)),
+    "task_id": Param("task_id", ID, "the task", codes=("task_not_found",)),
+    "action": Param("action", {"enum": list(TASK_ACTIONS)}, "what the device shall do", codes=("not_found",)),
+    "enrolment_id": Param("enrolment_id", ID, "the enrolment", codes=("enrolment_not_found",)),
 }
 LIMIT: Final = Param(
     "limit",

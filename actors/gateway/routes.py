@@ -12,6 +12,7 @@ from typing import Final, get_args
 from aiohttp import web
 
 from actors.gateway.auth import MAY_ADMINISTER, MAY_INGEST, MAY_OPERATE, MAY_READ
+from actors.gateway.node_routes import NODE_ROUTES, NODE_TAGS
 from actors.gateway.operations import STATES
 from actors.gateway.query import LABELS_MAX, PAGE_LIMIT
 from actors.gateway.route import (
@@ -45,6 +46,7 @@ TAGS: Final[dict[str, str]] = {
     "executions": "One run of the agent. It ends exactly once, with an outcome.",
     "events": "What happened in a session, numbered from 1 without holes: pages and live streams.",
     "approvals": "Questions of an agent. Each is decided once.",
+    **NODE_TAGS,
     "operations": "For who keeps the service: callbacks on their way, and what operators did.",
     "access": "Who may do what.",
     "service": "The process itself and its documents.",
@@ -273,6 +275,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         answers={200: resources.ApprovalResource},
         codes=("already_resolved",),
     ),
+    *NODE_ROUTES,
     # ------------------------------------------------------------ operations
     Route(
         method="GET",
