@@ -120,8 +120,8 @@ NODE_ROUTES: Final[tuple[Route, ...]] = (
         handler="nodes.invoke",
         tag="invocations",
         does="Have a node do something",
-        more="200 with the outcome once it has settled, also when that is an error: `ok` tells, `error.dispatched` tells "
-        "whether a retry is safe. 202 with `wait: false`, or when the waiting has ended before.",
+        more="200 with the outcome once it has settled, also when that is an error: `ok` says so, and "
+        "`error.dispatched` whether a retry is safe. 202 with `wait: false`, or when the waiting has ended before.",
         scopes=MAY_OPERATE,
         body=resources.InvokeRequest,
         params=(KEY,),

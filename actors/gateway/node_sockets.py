@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from aiohttp import web
 
@@ -14,7 +14,7 @@ from actors.gateway.sockets import PeerSockets
 from actors.gateway.wire import Wire
 from actors.protocol import ids, node_frames
 from actors.protocol.errors import HoldfastError
-from actors.protocol.node_codes import ROLES, Role
+from actors.protocol.node_codes import ROLES
 
 DEFAULT_ROLE: Final = "node"
 
@@ -33,7 +33,7 @@ class NodeSockets(PeerSockets):
             raise HoldfastError("unknown_role")
         self.door.room(caller.token_hash, request.remote)
         # Whoever minted a token of this very node, and every admin, has vouched for it: its first connect makes it.
-        return NodeConnection(self.door, wire, nid, cast(Role, role), caller.token_hash, may_create=True)
+        return NodeConnection(self.door, wire, nid, role, caller.token_hash, may_create=True)
 
     def decode(self, raw: bytes) -> Any:
         return decode(raw)

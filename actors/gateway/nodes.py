@@ -95,7 +95,7 @@ class NodeApi(Room):
     # ------------------------------------------------------------ invocations
 
     async def invoke(self, request: web.Request) -> web.Response:
-        """200 with the outcome, once there is one; 202 with the row as it stands: not to be waited for, or no longer."""
+        """200 with the outcome once there is one; 202 with the row as it stands: nobody waits, or no longer."""
         caller = (await self.authority.caller(request)).need(MAY_OPERATE)
         nid = id_of(request, "nid")
         raw, body = await self.body(request, resources.InvokeRequest)

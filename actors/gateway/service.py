@@ -10,7 +10,7 @@ import asyncio
 import errno
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, cast
 
 from aiohttp import web
 
@@ -241,12 +241,18 @@ class Gateway:
         telemetry.emit("gateway.stopped", gateway_id=self.gateway_id)
 
 
-def _lost(sessions: Sequence[tuple[str, str]], roles: Sequence[tuple[str, Role, str]]) -> list[Request]:
+def _lost(sessions: Sequence[tuple[str, str]], roles: Sequence[tuple[str, str, str]]) -> list[Request]:
     return [
         *(Closed(session_id=s, seed=ids.ulid(), connection_id=c, code=1006, error="gateway_lost") for s, c in sessions),
         *(
             NodeClosed(
-                node_id=n, seed=ids.ulid(), role=r, connection_id=c, code=1006, error="gateway_lost", gateway_lost=True
+                node_id=n,
+                seed=ids.ulid(),
+                role=cast(Role, r),
+                connection_id=c,
+                code=1006,
+                error="gateway_lost",
+                gateway_lost=True,
             )
             for n, r, c in roles
         ),

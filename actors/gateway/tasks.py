@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 from aiohttp import web
 
@@ -14,7 +14,7 @@ from actors.law.nodes import requests as rq
 from actors.protocol import ids
 from actors.protocol import node_resources as resources
 from actors.protocol.errors import HoldfastError
-from actors.protocol.node_codes import TASK_ACTIONS, TASK_STATUSES, TaskActionName
+from actors.protocol.node_codes import TASK_ACTIONS, TASK_STATUSES
 from actors.store.contract import TaskFilter
 
 
@@ -59,7 +59,7 @@ class TaskApi(Room):
         asked = rq.TaskAction(
             task_id=task_id,
             seed=ids.ulid(),
-            action=cast(TaskActionName, action),
+            action=action,
             attempt=body.attempt,
             by=caller.name,
         )
