@@ -106,7 +106,8 @@ class NodeConnection(Peer):
         if isinstance(answer, Ignored):
             self.say({"type": "ignored", "invocation_id": answer.invocation_id})
         elif isinstance(answer, Refuse):
-            self.say_error(answer.code, answer.detail)
+            code = "invalid_frame" if answer.code == "bad_request" else answer.code  # its name on sockets
+            self.say_error(code, answer.detail)
 
     async def _decided(self, request: Request) -> Outcome:
         """Asked again while the store is away: after its error nothing has happened. Raises HoldfastError."""

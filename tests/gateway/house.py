@@ -42,6 +42,7 @@ class House:
         self.settings = Settings(**{"port": 0, "data_dir": folder, "allow_short_grace": True, **settings})
         self.options: dict[str, Any] = {}
         self.url = ""
+        self.held: list[aiohttp.ClientWebSocketResponse] = []
 
     async def open(self, **options: Any) -> House:
         self.options = options
@@ -113,6 +114,7 @@ class House:
         ws = await self.client.ws_connect(
             self.url + path, headers=headers, protocols=(SUBPROTOCOL,), max_msg_size=0, autoping=True, **more
         )
+        self.held.append(ws)  # one that nobody holds is closed by the garbage collector
         return Socket(ws)
 
     async def ingest(self, session_id: str = "s", token: str | None = "wrapper", **more: Any) -> Socket:

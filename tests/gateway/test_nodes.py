@@ -127,6 +127,7 @@ async def test_a_silent_peer_that_answers_no_ping_is_off_and_the_presence_says_t
         house.url + "/v1/nodes/n/connect", headers={"Authorization": f"Bearer {secret}"}, autoping=False
     )
     await ws.send_json(node_hello())
+    await ws.receive()  # hello_ack; from here on it reads nothing
     node = await offline(house)
     assert node["presence"]["reason"] == "timeout"
     await ws.close()
