@@ -418,12 +418,24 @@ async def test_a_store_that_is_behind_is_a_503_everywhere(scene: Scene) -> None:
         full = any(f.done() and isinstance(f.exception(), HoldfastError) for f in waiting)
     try:
         for name, route in OF.items():
-            if "storage_unavailable" in route.problems():
+            if "storage_unavailable" in route.problems() and route.scopes is not None:
                 told = await scene.judge.ask(scene.house, route, GOOD[name].but(token="nobody knows it"))
                 assert (told.status, told.code) == (503, "storage_unavailable"), name
     finally:
         gate.set()
         await asyncio.gather(*held, *waiting, return_exceptions=True)
+
+
+async def test_a_store_that_takes_nothing_is_a_503_where_no_token_is_asked_for(scene: Scene) -> None:
+    open_ones = [n for n, r in OF.items() if r.scopes is None and "storage_unavailable" in r.problems()]
+    assert open_ones == ["enrolments_enrol", "enrolments_claim"]
+    scene.house.worker._closing = True
+    for name in open_ones:
+        told = await scene.judge.ask(scene.house, OF[name], GOOD[name])
+        assert (told.status, told.code) == (503, "storage_unavailable"), name
+    scene.house.worker._closing = False
+    for name in open_ones:
+        assert (await scene.judge.ask(scene.house, OF[name], GOOD[name])).status < 300
 
 
 async def test_our_own_mistake_is_a_problem_document_too(scene: Scene) -> None:
