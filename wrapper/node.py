@@ -332,7 +332,7 @@ class Node:
         if ok and len(_text(payload).encode()) > PAYLOAD_MAX_BYTES:
             ok, payload, error = False, None, f"payload too large: above {PAYLOAD_MAX_BYTES} bytes"
         frame: dict[str, Any] = {"type": "invoke_result", "invocation_id": invocation_id, "ok": ok}
-        frame |= {"payload": payload} if ok else {"error": (error or "failed")[:ERROR_MAX]}
+        frame |= {"payload": payload} if ok else {"error": {"message": (error or "failed")[:ERROR_MAX]}}
         await self.say(frame)
 
 

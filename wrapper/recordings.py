@@ -61,7 +61,10 @@ class Recordings:
     def __init__(self, folder: str) -> None:
         """Opens the folder. Raises SpoolLocked: another process has it."""
         self.folder = Path(folder).absolute()
-        self._lock = spoolfile.lock(str(self.folder))
+        try:
+            self._lock = spoolfile.lock(str(self.folder))
+        except spoolfile.SpoolLocked:
+            raise spoolfile.SpoolLocked(f"{folder} is in use by another device: stop it, or choose another") from None
         self._files = self.folder / "recordings"
         self._files.mkdir(mode=0o700, exist_ok=True)
         self._db = sqlite3.connect(self.folder / "device.db", isolation_level=None)
