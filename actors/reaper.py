@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 
 from actors.law.effects import Done
-from actors.law.requests import Sweep
+from actors.law.sweeps import sweep_of
 from actors.mailbox import Mailbox
 from actors.protocol.defaults import AUDIT_RETENTION_S, CONTROL_DEADLINE_S, RETENTION_CHUNK
 from actors.protocol.errors import HoldfastError
@@ -47,7 +47,7 @@ async def sweep_due(
 async def _sweep(
     worker: StoreWorker, mailbox: Mailbox, due: DueDeadline, on_outcome: Callable[[Outcome], None] | None
 ) -> bool:
-    request = Sweep(session_id=due.session_id, seed=ulid(), kind=due.kind, subject=due.subject)
+    request = sweep_of(due.session_id, due.kind, due.subject, ulid())
     try:
         outcome = await asyncio.wait_for(mailbox.perform(request), SWEEP_WITHIN_S)
     except (TimeoutError, HoldfastError) as error:

@@ -102,7 +102,7 @@ class RayPort:
         return name in self.handles or name in self.rows
 
     async def call(self, request: Request, key: IdempotencyKey | None, within_s: float) -> Outcome:
-        name = placement_name(request.session_id, self.settings)
+        name = placement_name(request.subject, self.settings)
         deadline = asyncio.get_running_loop().time() + within_s
         handle = self.handles.get(name) or await self._found(name)
         try:

@@ -30,7 +30,9 @@ from actors.store.contract import (
     Outcome,
     Token,
 )
+from actors.store.enrolments import Enrolments
 from actors.store.locks import WriteTurn, library, process_started, translate, write_lock_holder
+from actors.store.node_reads import NodeReads
 from actors.store.retention import Retention
 from actors.store.schema import migrations
 from actors.store.tallies import Meters
@@ -44,7 +46,7 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class SqliteStore(Webhooks, Retention, Appends, Tokens, Meters):
+class SqliteStore(Webhooks, Retention, NodeReads, Enrolments, Appends, Tokens, Meters):
     """One connection. Not for two threads at once; open one per thread (worker.py does)."""
 
     def __init__(

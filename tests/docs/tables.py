@@ -53,6 +53,10 @@ SETTING_WHY: Mapping[str, str] = {
     "allowed_origins": "exact origins whose pages may connect, with commas, ours behind a proxy too; our address may",
     "webhook_allow": "hosts (`hooks.example.org`), suffixes (`.example.org`), networks (`10.0.0.0/8`), `*` for every "
     "public address; comma-separated. None: every public address and no other ([webhooks](operations.md#webhooks))",
+    "node_commands": "which of their declared commands nodes may be asked, comma-separated; `device.*`: every one that "
+    "begins so; a node's own `allow` narrows it",
+    "objects_dir": "where uploaded objects are checked by size and sha256; none: the device's word is taken, and its "
+    "task says so",
     "limit_loopback": "rates and connection limits hold for loopback peers too: say so behind a proxy on this host",
     "metrics_open": "`/metrics` without a token for loopback peers; behind a proxy on this host that is everybody",
     "log_level": "from which level on happenings are logged; never a payload, at any level",
