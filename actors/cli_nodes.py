@@ -370,7 +370,13 @@ def _list_faults(ctx: click.Context, param: click.Parameter, asked: bool) -> Non
 @click.option("--objects", type=click.Path(path_type=Path, file_okay=False), help="Where uploads go: `objects_dir`.")
 @click.option("--fault", "faults", multiple=True, metavar="POINT[@N]=ACTION", help="`--faults` lists them.")
 @click.option(
-    "--faults", is_flag=True, is_eager=True, expose_value=False, callback=_list_faults, help="Which there are."
+    "--faults",
+    "list_faults",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_list_faults,
+    help="Which there are.",
 )
 @click.option("--command", "commands", multiple=True, help="Declare this one too; it gives back its params.")
 @click.option("--report-every", type=click.FloatRange(0.1), default=5.0, show_default=True, metavar="S")

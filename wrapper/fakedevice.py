@@ -144,6 +144,11 @@ class FakeDevice:
         self.emit("upload.stored", upload=told, bytes=len(data))
         await self.say_uploaded(one.task_id, one.attempt)
 
+    def store_again(self, row: Recording) -> None:
+        source = self.recordings.path(row.task_id, row.attempt)
+        if self.settings.objects is not None and row.object_key is not None and source.exists():
+            store(Path(self.settings.objects), row.object_key, source.read_bytes())
+
     async def say_uploaded(self, task_id: str, attempt: int) -> None:
         here = await self.stumbles("transfer", "uploaded")
         if here in ("drop", "skip"):
@@ -255,6 +260,8 @@ class _Transfer(_Commands):
         if row is None or row.state == "discarded":
             await fake.say_upload(Recording(task_id, attempt, "discarded"), "not_found")
             return
+        if row.state == "uploaded":
+            fake.store_again(row)  # whoever asks again may have found something else there than what was told
         if row.state in ("uploaded", "kept"):
             await fake.say_uploaded(task_id, attempt)
             return

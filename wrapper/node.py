@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from actors.protocol.codes import CLOSE, PROTOCOL_VERSION
-from actors.protocol.defaults import BACKOFF_S, HEARTBEAT_S, HELLO_TIMEOUT_S
+from actors.protocol.defaults import BACKOFF_S, HEARTBEAT_S, HELLO_TIMEOUT_S, INVOKE_PAYLOAD_BYTES
 from actors.protocol.ids import new_id
 from wrapper import VERSION
 from wrapper.backoff import Backoff
@@ -30,7 +30,6 @@ from wrapper.telemetry import Emit, silent
 
 CALLS_AT_ONCE: Final = 64  # a device that is asked more at once says so, rather than run out of memory
 ORDERS_WAITING: Final = 1000  # every one of them is sent again by the service; a device this far behind is stuck
-PAYLOAD_MAX_BYTES: Final = 256 << 10  # what the service takes for a result or a progress; larger it could only refuse
 ERROR_MAX: Final = 1000  # characters of an error's message
 
 
@@ -329,8 +328,8 @@ class Node:
             await self._answer(call.invocation_id, True, payload=payload)
 
     async def _answer(self, invocation_id: str, ok: bool, *, payload: Any = None, error: str | None = None) -> None:
-        if ok and len(_text(payload).encode()) > PAYLOAD_MAX_BYTES:
-            ok, payload, error = False, None, f"payload too large: above {PAYLOAD_MAX_BYTES} bytes"
+        if ok and len(_text(payload).encode()) > INVOKE_PAYLOAD_BYTES:
+            ok, payload, error = False, None, f"payload too large: above {INVOKE_PAYLOAD_BYTES} bytes"
         frame: dict[str, Any] = {"type": "invoke_result", "invocation_id": invocation_id, "ok": ok}
         frame |= {"payload": payload} if ok else {"error": {"message": (error or "failed")[:ERROR_MAX]}}
         await self.say(frame)

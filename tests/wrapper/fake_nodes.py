@@ -1,5 +1,5 @@
-"""The service's end of PROTOCOL §4 in memory, for the device side's tests: every frame is checked against the protocol's
-own models, and what is wrong is a complaint that fails the test.
+"""The service's end of PROTOCOL §4 in memory, for the device side's tests: every frame is checked against the
+protocol's own models, and what is wrong is a complaint that fails the test.
 
 `Door` is only a door: the test says each frame itself. `Collector` is a small honest service behind it: one task, from
 `config` to the acknowledged upload, told again and again until the device's own words show that it was done.
