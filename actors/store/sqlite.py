@@ -230,6 +230,18 @@ class SqliteStore(Webhooks, Retention, NodeReads, Enrolments, Appends, Tokens, M
         if seen:
             self._alone(work)
 
+    def flush_node_seen(self, seen: Sequence[tuple[str, str, str]]) -> None:
+        def work() -> None:
+            service, wall = self.service_ms_now(), self.wall_ms()
+            self._c.executemany(
+                "update node_roles set last_seen_service_ms = ?, last_seen_at_ms = ? "
+                "where node_id = ? and role = ? and connection_id = ? and link = 'connected'",
+                [(service, wall, node_id, role, con) for node_id, role, con in seen],
+            )
+
+        if seen:
+            self._alone(work)
+
     def retry_later(self, deadline: DueDeadline, after_s: float) -> None:
         def work() -> None:
             self._c.execute(

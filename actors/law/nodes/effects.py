@@ -128,11 +128,9 @@ class ArmNode:
 
 @dataclass(frozen=True, slots=True)
 class DisarmNode:
-    """key None: all of the kind."""
-
     node_id: str
     kind: NodeDeadlineKind
-    key: str | None
+    key: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -267,10 +267,10 @@ class NodeView:
 
     node, roles: of the node that the request is about; a task's requests are about the node that it belongs to.
     invocations: all that are not settled, and the named one. outbox: of NodeFetch, what its connection may have now.
-    tasks: those of the node that occupy its recorder, those with an open intent, and every one that is named.
-    intents: the open ones of the node, and every one of the named tasks. artifacts: of the named tasks.
+    tasks: those of the node that occupy its recorder, those with an open intent, those that its roles report, and
+    every one that is named, whosever it is.
+    intents: the open ones of the node, and every one of the named tasks.
     deadline_due: when the swept deadline is due, None if the row is gone. door_open, connection_used: as for sessions.
-    task_id: the named one, of a task's request.
     """
 
     node: Node | None
@@ -279,7 +279,6 @@ class NodeView:
     outbox: tuple[OutboxRow, ...]
     tasks: Mapping[str, Task]
     intents: Mapping[tuple[str, int], Intent]
-    artifacts: Mapping[str, Artifact]
     deadline_due: int | None
     service_ms: int
     wall_ms: int
