@@ -31,8 +31,10 @@ WATCH_PATIENCE_S: Final = 30.0  # a door that is shut is no evidence about the n
 class Peer:
     """One connection of the node, whose frames and silences are ours to choose. Raises Closed, TimeoutError."""
 
-    def __init__(self, url: str, node_id: str, name: str, instance_id: str, attempt: int) -> None:
-        self.name, self.instance_id, self.attempt = name, instance_id, attempt
+    def __init__(
+        self, url: str, node_id: str, name: str, instance_id: str, attempt: int, answer_s: float = ANSWER_S
+    ) -> None:
+        self.name, self.instance_id, self.attempt, self.answer_s = name, instance_id, attempt, answer_s
         self.requests = 0
         self.ignored: set[str] = set()
         self.connection_id = ""
@@ -57,7 +59,7 @@ class Peer:
             "capabilities": {},
         }
         await self.say(hello)
-        async with asyncio.timeout(ANSWER_S):
+        async with asyncio.timeout(self.answer_s):
             while (frame := await self._socket.receive()).get("type") != "hello_ack":
                 continue
         self.connection_id = str(frame["connection_id"])
@@ -80,7 +82,7 @@ class Peer:
         """Reads what it was sent while it lingered, and is gone without a closing handshake."""
         self.listen()
         assert self._reader is not None
-        await asyncio.wait([self._reader], timeout=ANSWER_S)
+        await asyncio.wait([self._reader], timeout=self.answer_s)
         await self.end()
 
     async def end(self) -> None:
@@ -91,7 +93,7 @@ class Peer:
 
     async def hears_ignored(self, invocation_id: str) -> bool:
         try:
-            async with asyncio.timeout(ANSWER_S), self._heard:
+            async with asyncio.timeout(self.answer_s), self._heard:
                 await self._heard.wait_for(lambda: invocation_id in self.ignored)
         except TimeoutError:
             return False
@@ -177,11 +179,15 @@ async def prove(
     times: int,
     say: Callable[[Round], None] = lambda one: None,
     midway: Midway = _nothing,
+    answer_s: float = ANSWER_S,
 ) -> Proof:
-    """midway: called between the newcomer's connect and the old one's close, with the round's number. Raises Problem
-    and Closed when there is no service to prove anything about."""
+    """midway: called between the newcomer's connect and the old one's close, with the round's number.
+
+    answer_s: how long an answer may take before it counts as none. Raises Problem, Closed and TimeoutError when there
+    is no service to prove anything about.
+    """
     proof = Proof()
-    old = Peer(client.url, node_id, "first", new_id("instance"), 1)
+    old = Peer(client.url, node_id, "first", new_id("instance"), 1, answer_s)
     await old.connect(token)
     watching = asyncio.create_task(_watch(client, node_id, proof))
     try:
@@ -190,7 +196,7 @@ async def prove(
                 watching.result()
             same = number % 2 == 0
             instance_id, attempt = (old.instance_id, old.attempt + 1) if same else (new_id("instance"), 1)
-            new = Peer(client.url, node_id, f"new-{number}", instance_id, attempt)
+            new = Peer(client.url, node_id, f"new-{number}", instance_id, attempt, answer_s)
             one = Round(
                 number,
                 "later attempt" if same else "other instance",
@@ -208,7 +214,7 @@ async def prove(
         await _the_whole_log(client, node_id, proof, times)
         proof.note("connected_whenever_asked", proof.looked_disconnected == 0 and proof.looked > 0, True)
         await old.end()
-        proof.note("and_when_the_owner_goes_it_is_seen", await _seen_to_go(client, node_id), True)
+        proof.note("and_when_the_owner_goes_it_is_seen", await _seen_to_go(client, node_id, answer_s), True)
     finally:
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
@@ -256,12 +262,12 @@ async def _invoke(client: Client, node_id: str, new: Peer, ghost: Peer | None = 
     """``ghost``: answers first, from the old socket, for the newcomer's invocation."""
     if ghost is not None:
         new.hold.clear()
-    body = {"command": "device.info", "timeout_s": ANSWER_S}
-    asking = asyncio.create_task(client.post(f"/v1/nodes/{node_id}/invoke", body, within_s=2 * ANSWER_S))
+    body = {"command": "device.info", "timeout_s": new.answer_s}
+    asking = asyncio.create_task(client.post(f"/v1/nodes/{node_id}/invoke", body, within_s=2 * new.answer_s))
     try:
         if ghost is not None:
             asked = asyncio.create_task(new.asked.wait())
-            await asyncio.wait([asked, asking], timeout=ANSWER_S, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([asked, asking], timeout=new.answer_s, return_when=asyncio.FIRST_COMPLETED)
             asked.cancel()
             with contextlib.suppress(Closed):  # a socket that the service has already shut cannot even lie
                 for row in (await client.get(f"/v1/nodes/{node_id}/invocations", {"limit": 1}))["items"]:
@@ -304,9 +310,9 @@ async def _the_whole_log(client: Client, node_id: str, proof: Proof, times: int)
     proof.note("log.disconnected", said["node.disconnected"], 0)
 
 
-async def _seen_to_go(client: Client, node_id: str) -> bool:
+async def _seen_to_go(client: Client, node_id: str, within_s: float) -> bool:
     loop = asyncio.get_running_loop()
-    end = loop.time() + ANSWER_S
+    end = loop.time() + within_s
     while loop.time() < end:
         now = await client.get(f"/v1/nodes/{node_id}")
         if not now["connected"] and now["presence"]["reason"] == "disconnect":

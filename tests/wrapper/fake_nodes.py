@@ -39,6 +39,7 @@ class Door:
     async def start(self) -> None:
         app = web.Application()
         app.router.add_get(f"/v1/nodes/{self.node_id}/connect", self._connect)
+        self.add_routes(app)
         self._runner = web.AppRunner(app, shutdown_timeout=0.2)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self._port)
@@ -111,7 +112,13 @@ class Door:
             await self.on_frame(role, frame)
         if self.sockets.get(role) is ws:
             del self.sockets[role]
+        self.on_gone(ws)
         return ws
+
+    def add_routes(self, app: web.Application) -> None:
+        """For those who are more than a door."""
+
+    def on_gone(self, ws: web.WebSocketResponse) -> None: ...
 
     async def _welcome(self, ws: web.WebSocketResponse, role: str, hello: dict[str, Any]) -> None:
         self._n += 1
