@@ -26,7 +26,7 @@ from actors.gateway.entrance import Entrance
 from actors.protocol.errors import HoldfastError
 
 STORE_EVERY_S: Final = 5.0
-KINDS: Final = ("ingest", "stream", "sse", "fleet", "fleet_sse")
+KINDS: Final = ("ingest", "node", "stream", "sse", "fleet", "fleet_sse")
 
 
 class Metrics:

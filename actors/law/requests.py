@@ -44,6 +44,11 @@ class SessionRequest(Request):
     def subject(self) -> str:
         return self.session_id
 
+    @staticmethod
+    def owns(subject: str) -> bool:
+        """Whether this is the name of a session: an id has no slash, every other kind's name has one."""
+        return "/" not in subject
+
     def executions_named(self) -> tuple[str, ...]:
         return ()
 

@@ -107,7 +107,7 @@ async def test_deadlines_that_fire_are_counted_by_kind_whoever_swept_them(house:
     await house.submit()
 
     async def failed() -> bool:
-        await sweep_due(house.worker, house.gateway.mailbox)
+        await sweep_due(house.worker, house.gateway.door.perform)
         return bool((await house.execution())["status"] == "failed")
 
     assert at(await scrape(house), "reaper_lag_seconds") >= 0
@@ -115,7 +115,7 @@ async def test_deadlines_that_fire_are_counted_by_kind_whoever_swept_them(house:
     found = await scrape(house)
     assert at(found, "deadlines_fired_total", kind="pending_start") == 1
     assert at(found, "executions_ended_total", status="failed", cause="never_started") == 1
-    await sweep_due(house.worker, house.gateway.mailbox)
+    await sweep_due(house.worker, house.gateway.door.perform)
     assert at(await scrape(house), "deadlines_fired_total", kind="pending_start") == 1
 
 

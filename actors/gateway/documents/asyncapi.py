@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from actors.gateway.documents import schemas
 from actors.gateway.documents.openapi import SECURITY
 from actors.gateway.routes import PATH_PARAMS, ROUTES, TICKET, Route
-from actors.protocol import frames
+from actors.protocol import frames, node_frames
 from actors.protocol.codes import CAUSES, CLOSE, CLOSE_CODES, EVENT_TYPES, PROTOCOL_VERSION, SUBPROTOCOL
 from actors.protocol.payloads import PAYLOADS
 from actors.protocol.words import CLOSE_WHEN, COMMANDS, RECONNECT
@@ -65,6 +65,14 @@ SOCKETS: Final[dict[str, Socket]] = {
             "not_allowed",
             "rate_limited",
         ),
+    ),
+    "node": Socket(
+        title="A node's socket",
+        text=f"Subprotocol `{SUBPROTOCOL}`; one JSON object per text frame, one socket per role. The first frame is "
+        "`hello`, within 10 s.",
+        hears=_members(node_frames.FromNode),
+        says=_members(node_frames.ToNode),
+        closes=tuple(row.name for row in CLOSE_CODES.values() if row.name != "slow_consumer"),
     ),
     "fleet": Socket(
         title="The fleet",
