@@ -227,11 +227,10 @@ def invocation_cancel(where: Where, invocation_id: str, as_json: bool) -> None:
     """Settle it as cancelled and tell the node; one that has settled keeps its outcome (exit 4)."""
 
     async def work(client: Client) -> int:
-        from actors import show
-        from actors.operate_nodes import said
+        from actors.operate_nodes import tell
 
         told = await client.post(f"/v1/invocations/{invocation_id}/cancel")
-        show.data(told, as_json, said(told))
+        tell(told, as_json)
         cancelled = told["ok"] is False and told["error"]["code"] == "CANCELLED"
         return EXIT_OK if cancelled else EXIT_CONFLICT
 

@@ -80,10 +80,8 @@ async def invoke(
     told = await client.post(f"/v1/nodes/{node_id}/invoke", body, key=key or ulid(), within_s=within_s)
     if wait:
         told = await settled(client, told)
-    show.data(told, as_json, said(told))
-    if told["ok"] is False:
-        return exit_code(told)
-    return EXIT_OK
+    tell(told, as_json)
+    return exit_code(told) if told["ok"] is False else EXIT_OK
 
 
 async def settled(client: Client, invocation: dict[str, Any]) -> dict[str, Any]:
@@ -94,15 +92,17 @@ async def settled(client: Client, invocation: dict[str, Any]) -> dict[str, Any]:
     return invocation
 
 
-def said(invocation: dict[str, Any]) -> str:
+def tell(invocation: dict[str, Any], as_json: bool) -> None:
     """The payload is the data; an error is a message, and stdout stays empty for it."""
-    if invocation["ok"] is None:
-        return f"{invocation['invocation_id']} {invocation['state']}"
-    if invocation["ok"]:
-        return json.dumps(invocation["payload"], ensure_ascii=False)
-    error = invocation["error"]
-    safe = "it may have been executed" if error["dispatched"] else "it was certainly not executed"
-    return show.printable(f"{invocation['invocation_id']} {error['code']}: {error['message']} ({safe})")
+    if as_json or invocation["ok"]:
+        show.data(invocation, as_json, json.dumps(invocation["payload"], ensure_ascii=False))
+    elif invocation["ok"] is None:
+        show.data(invocation, False, f"{invocation['invocation_id']} {invocation['state']}")
+    else:
+        error = invocation["error"]
+        safe = "it may have been executed" if error["dispatched"] else "it was certainly not executed"
+        words = f"{invocation['invocation_id']} {error['code']}: {error['message']} ({safe})"
+        show.say(f"holdfast: {show.printable(words)}")
 
 
 def exit_code(invocation: dict[str, Any]) -> int:
@@ -193,7 +193,10 @@ EXIT_OF_CLOSE: Final = {
 def fake(settings: Any, *, as_json: bool) -> int:
     """Runs wrapper.fakedevice until a signal, or until it is told not to come back. Raises SpoolError."""
     from wrapper.fakedevice import FakeDevice, to_lines
-    from wrapper.telemetry import to_stderr
+
+    def to_stderr(name: str, **fields: object) -> None:
+        words = " ".join(f"{key}={value}" for key, value in fields.items() if value is not None)
+        show.say(f"holdfast: {name} {words}".rstrip())
 
     async def serve() -> int:
         device = FakeDevice(settings, to_lines if as_json else to_stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from actors.protocol.node_codes import SHADOWED
 from actors.show import ago, printable, table
 
 NODE_HEAD = ("NODE", "CONNECTED", "PRESENCE", "ROLES", "COMMANDS", "DRAINED", "NAME")
@@ -37,7 +38,8 @@ def node(node: Mapping[str, Any]) -> str:
             told.append(f"reports {_state(role['reported'])} {ago(role['reported']['at_ms'])}")
         if role["desired"]:
             told.append(f"should be {_state(role['desired'])}")
-        told.append("synced" if role["synced"] else "not synced")
+        if name in SHADOWED:
+            told.append("synced" if role["synced"] else "not synced")
         lines.append(", ".join(told))
     lines.append("commands: " + (" ".join(node["commands"]) or "-"))
     if node["denied_commands"]:
@@ -82,7 +84,7 @@ def task(task: Mapping[str, Any]) -> str:
         for name, at in task.items()
         if name.endswith("_at_ms") and at is not None
     ]
-    lines.append(" → ".join(f"{name} {ago(at)}" for at, name in sorted(steps)))
+    lines.append(" → ".join(f"{name} {ago(at)}" for at, name in sorted(steps, key=lambda step: step[0])))
     if task["artifact"]:
         artifact = task["artifact"]
         verified = "verified" if artifact["verified"] else "not verified: no object store is configured"
