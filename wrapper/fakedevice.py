@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 import json
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -80,9 +80,9 @@ class FakeDevice:
 
     async def run(self) -> NodeEnded:
         """Until one of its roles is told not to come back, or `leave`."""
-        parts: list[Awaitable[Any]] = [node.run() for node in self.nodes.values()]
-        parts += [self._record()] * ("recorder" in self.nodes) + [self._upload()] * ("transfer" in self.nodes)
-        tasks = [asyncio.ensure_future(part) for part in parts]
+        work: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {"recorder": self._record, "transfer": self._upload}
+        tasks: list[asyncio.Task[Any]] = [asyncio.create_task(node.run()) for node in self.nodes.values()]
+        tasks += [asyncio.create_task(does()) for role, does in work.items() if role in self.nodes]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             ended: NodeEnded = next(iter(done)).result()
