@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from actors.cli_base import CONTEXT, ID, Where, client_options
 from actors.protocol.codes import EXIT_CONFLICT, EXIT_FAILURE, EXIT_OK
+from actors.protocol.node_codes import ROLES, TASK_ACTIONS, TASK_STATUSES, EnrolmentState
 
 if TYPE_CHECKING:
     from actors.http_client import Client
@@ -25,7 +26,7 @@ def node() -> None:
 
 @node.command("list", context_settings=CONTEXT)
 @click.option("--connected/--offline", default=None, help="Only those.")
-@click.option("--role", type=click.Choice(["node", "recorder", "transfer"]), help="That have this role.")
+@click.option("--role", type=click.Choice(list(ROLES)), help="That have this role.")
 @click.option("--query", "-q", help="In ids and names.")
 @LIMIT
 @client_options
@@ -160,7 +161,7 @@ def node_events(where: Where, node_id: str, after_seq: int | None, follow: bool,
 @click.argument("node_id", type=ID)
 @click.argument("command")
 @click.argument("params", required=False)
-@click.option("--role", type=click.Choice(["node", "recorder", "transfer"]), help="[default: node]")
+@click.option("--role", type=click.Choice(list(ROLES)), help="[default: node]")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(0), help="Seconds; 0: none.  [default: 30]")
 @click.option("--idle-timeout", "idle_timeout_s", type=click.FloatRange(0), help="Seconds between progress reports.")
 @click.option("--expect-connection", "expected_connection_id", type=ID, help="Only over this connection.")
@@ -259,7 +260,7 @@ def node_enrol(where: Where, node_id: str | None, expires_in_s: float | None, as
 
 
 @node.command("enrolments", context_settings=CONTEXT)
-@click.option("--state", type=click.Choice(["pending", "approved", "rejected"]))
+@click.option("--state", type=click.Choice(get_args(EnrolmentState)))
 @LIMIT
 @client_options
 def node_enrolments(where: Where, state: str | None, limit: int, as_json: bool) -> None:
@@ -362,7 +363,7 @@ def _list_faults(ctx: click.Context, param: click.Parameter, asked: bool) -> Non
     "--role",
     "roles",
     multiple=True,
-    type=click.Choice(["node", "recorder", "transfer"]),
+    type=click.Choice(list(ROLES)),
     help="Any number.  [default: recorder and transfer]",
 )
 @click.option("--folder", type=click.Path(path_type=Path, file_okay=False), help="What it remembers.")
@@ -461,7 +462,7 @@ def task_create(where: Where, node_id: str, task_id: str | None, params: str | N
 
 @task.command("list", context_settings=CONTEXT)
 @click.option("--node-id", type=ID)
-@click.option("--status")
+@click.option("--status", type=click.Choice(list(TASK_STATUSES)))
 @LIMIT
 @client_options
 def task_list(where: Where, node_id: str | None, status: str | None, limit: int, as_json: bool) -> None:
@@ -511,13 +512,5 @@ def _act(action: str, does: str) -> None:
         where.run(work)
 
 
-for _action, _does in (
-    ("config", "Have the recorder prepare for it; it is `ready` when the recorder says so."),
-    ("begin", "Start recording."),
-    ("pause", "Pause the recording."),
-    ("resume", "Go on recording."),
-    ("finish", "End the recording and have it uploaded."),
-    ("cancel", "End the task for good; what was recorded is dropped."),
-    ("clear", "Have the recorder forget it; the task waits again."),
-):
-    _act(_action, _does)
+for _action, _does in TASK_ACTIONS.items():
+    _act(_action, f"{_does[0].upper()}{_does[1:]}.")

@@ -276,7 +276,9 @@ class _Transfer(_Commands):
         if await fake.stumbles(self.role, "ack") in ("drop", "skip") or row is None:
             return
         if disposition == "keep" and row.state != "uploaded":
-            return  # nothing of ours was uploaded, so nothing of ours may go
+            # Nothing of ours was uploaded, so nothing of ours may go; or it has gone, and this answers a repeat.
+            fake.emit("upload.acknowledged_again", task_id=task_id, attempt=attempt, state=row.state)
+            return
         fake.recordings.acknowledged(task_id, attempt, "kept" if disposition == "keep" else "discarded")
         fake.emit("upload.acknowledged", task_id=task_id, attempt=attempt, disposition=disposition)
         await fake.stumbles(self.role, "acked")
