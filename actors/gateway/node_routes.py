@@ -230,7 +230,7 @@ NODE_ROUTES: Final[tuple[Route, ...]] = (
         more="The code is the credential; no token. With a `claim` of its own making a device may repeat it.",
         body=resources.EnrolmentRequest,
         answers={202: resources.MadeEnrolment},
-        codes=("bad_enrolment_code", "storage_unavailable"),
+        codes=("bad_enrolment_code", "node_exists", "storage_unavailable"),
     ),
     Route(
         method="GET",
