@@ -29,7 +29,7 @@ from actors.protocol.ids import new_id
 from wrapper import VERSION, survivors
 from wrapper import effects as law
 from wrapper.commands import Commands
-from wrapper.connection import Closed, Dialer, Socket
+from wrapper.connection import Closed, Dialer, Socket, ingest_url
 from wrapper.drivers import driver
 from wrapper.ladder import SHARES
 from wrapper.link import Link, Phase
@@ -101,7 +101,7 @@ class Wrapper:
         self.link = Link(self.spool.wrapper_id, new_id("instance"), VERSION, jitter=jitter, **backoff)
         self.runner = Runner(self.spool, self.call, self.once_call, job, self, emit)
         self.commands = Commands(self.spool, self.call, self.runner, self._say, emit, self._accepts)
-        self.dialer = Dialer(settings.url, settings.session_id)
+        self.dialer = Dialer(ingest_url(settings.url, settings.session_id))
         self.final: dict[str, Any] | None = None  # of the last execution that ended here
         self.final_acked = False
         self.started = asyncio.Event()

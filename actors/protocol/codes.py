@@ -181,7 +181,7 @@ ERRORS: Final[dict[str, ErrorCode]] = {
         ErrorCode("node_not_found", 404, "No such node", False, "`holdfast node list` shows what there is."),
         ErrorCode("invocation_not_found", 404, "No such invocation", False, "`holdfast node show ID` names the node."),
         ErrorCode("task_not_found", 404, "No such task", False, "`holdfast task list` shows what there is."),
-        ErrorCode("enrolment_not_found", 404, "No such enrolment", False, "`holdfast node enrol list` shows them."),
+        ErrorCode("enrolment_not_found", 404, "No such enrolment", False, "`holdfast node enrolments` shows them."),
         ErrorCode(
             "bad_enrolment_code",
             403,
