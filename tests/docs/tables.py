@@ -16,7 +16,7 @@ from actors.config import CLIENT_PREFIXES, CLIENT_VARIABLES, PREFIX, Settings
 from actors.law.execution import TRANSITIONS
 from actors.protocol import codes, defaults, frames
 from actors.protocol.words import CLOSE_WHEN, COMMANDS, DIRECTIVES, GAPS, NACKS, RECONNECT
-from tests.docs import asked
+from tests.docs import asked, node_tables
 
 # ---------------------------------------------------------------- words that the tables do not have
 
@@ -319,4 +319,5 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "link-events": link_events,
     "link-moves": link_moves,
     "reconciliation": reconciliation,
+    **node_tables.blocks(table, _frames),
 }
