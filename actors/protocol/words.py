@@ -24,7 +24,7 @@ CLOSE_WHEN: Final[Mapping[int, str]] = {
     1013: "the store or the service cannot take it now",
     4000: "the session was deleted",
     4001: "another instance owns the session (a wrapper ends its child by the ladder and exits) or the node's role",
-    4002: "no hello, a bad one, a frame that is not JSON, a window ignored, an unknown role, or a bad query of a stream",
+    4002: "no hello, a bad one, a frame that is not JSON, a window ignored, an unknown role, a bad query of a stream",
     4003: "a hello of another protocol version",
     4004: "no such session or node, or the node was forgotten",
     4008: "the subscriber took nothing for too long",
