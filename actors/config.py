@@ -30,6 +30,7 @@ COMMAND_ENTRY = r"\*|[A-Za-z0-9][A-Za-z0-9_.:/-]{0,126}\*?"
 # Variables of clients, wrappers and agents: not ours, but no mistakes either.
 CLIENT_VARIABLES = frozenset(
     {"URL", "TOKEN", "TOKEN_FILE", "CONFIG", "INPUT", "INPUT_FILE", "SESSION", "SESSION_ID", "EXECUTION_ID"}
+    | {"ENROLMENT_CODE"}
 )
 CLIENT_PREFIXES = ("EVENTS", "SPOOL_")
 # What the wrapper needs to come back in: its silence limit or its longest pause, then a connect; and a margin for a

@@ -17,6 +17,9 @@ from actors.law.execution import TRANSITIONS
 from actors.protocol import codes, defaults, frames
 from actors.protocol.words import CLOSE_WHEN, COMMANDS, DIRECTIVES, GAPS, NACKS, RECONNECT
 from tests.docs import asked, node_tables
+from wrapper.fakedevice import COMMANDS as COMMANDS_OF_FAKE
+from wrapper.faults import ANYWHERE, POINTS
+from wrapper.recorder import TABLE
 
 # ---------------------------------------------------------------- words that the tables do not have
 
@@ -73,6 +76,7 @@ CLIENT_WHY: Mapping[str, str] = {
     "SESSION": "the session that `holdfast-wrapper` serves",
     "SESSION_ID": "set for the agent: its session",
     "EXECUTION_ID": "set for the agent: its execution",
+    "ENROLMENT_CODE": "the one-time code of `holdfast node join`; else it is read from stdin",
 }
 
 
@@ -295,6 +299,22 @@ def reconciliation() -> str:
     return table(("the wrapper says of E", *(f"server: {knows}" for knows in asked.KNOWS)), rows)
 
 
+# ---------------------------------------------------------------- the fake device
+
+
+def fake_recorder() -> str:
+    does = {"open": "a recording begins", "keep": "it is kept for upload", "drop": "it is thrown away", None: ""}
+    rows = ((f"`{was}`", f"`{action}`", f"`{now}`", does[deed]) for (was, action), (now, deed) in TABLE.items())
+    return table(("state", "order", "then", "and"), rows)
+
+
+def fault_points() -> str:
+    rows = []
+    for name, (when, own) in POINTS.items():
+        rows.append((f"`{name}`", when, "; ".join(f"`{action}`: {what}" for action, what in own.items())))
+    return table(("point", "when", "there only"), rows)
+
+
 # ---------------------------------------------------------------- all of them
 
 BLOCKS: Mapping[str, Callable[[], str]] = {
@@ -320,4 +340,8 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "link-moves": link_moves,
     "reconciliation": reconciliation,
     **node_tables.blocks(table, _frames),
+    "fake-commands": lambda: table(("command", "does"), ((f"`{n}`", what) for n, what in COMMANDS_OF_FAKE.items())),
+    "fake-recorder": fake_recorder,
+    "fault-points": fault_points,
+    "fault-actions": lambda: table(("action", "is"), ((f"`{n}`", what) for n, what in ANYWHERE.items())),
 }
