@@ -126,7 +126,7 @@ def test_a_report_means_what_the_table_says(status: Any, state: Any) -> None:
     pulls = {"ready": "ready", "recording": "in_progress"}.get(means)
     assert moved(decision, fx.SetTask, "status") == ([pulls] if pulls else [])
     posted = [e.frame.get("action") for e in decision.effects if isinstance(e, fx.Post)]
-    assert posted == {"finish": ["finish"], "unwanted": ["cancel"]}.get(means, [])
+    assert posted == {"finish": ["finish"], "clear": ["clear"], "unwanted": ["cancel"]}.get(means, [])
     if status in TASK_TERMINAL:
         assert not [e for e in decision.effects if isinstance(e, fx.SetTask)]
 
