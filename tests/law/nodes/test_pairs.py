@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from itertools import product
 from typing import Any
 
@@ -294,6 +295,12 @@ def test_every_request_has_its_line() -> None:
     bases = {rq.NodeRequest, rq.TaskRequest, rq.NodeFramed, Request}
     concrete = {c for c in vars(rq).values() if isinstance(c, type) and issubclass(c, Request)}
     assert concrete - bases == set(TABLE)
+
+
+def test_what_was_not_given_stays_so_on_its_way_to_an_actor() -> None:
+    request = rq.ChangeNode(**N, name=None)
+    travelled = pickle.loads(pickle.dumps(request))
+    assert travelled == request and travelled.allow is rq.UNSET and travelled.name is None
 
 
 FRAMED = [
