@@ -265,6 +265,7 @@ class Chaos:
             (16, lambda: self.operate(node_id)),
             (5, lambda: self.invoke(node_id)),
             (1, lambda: self.reboot(node_id)),
+            (2, lambda: self.tunnel(node_id)),
             (5, lambda: self.pass_time(rng.choice((1, 1, 3, 10, 40)))),
         ]
         weights, does = zip(*moves, strict=True)
@@ -290,6 +291,15 @@ class Chaos:
         self.devices[node_id].state = Reported("idle")
         for role in ("node", "recorder", "transfer"):
             self.drop(node_id, role)
+
+    def tunnel(self, node_id: str) -> None:
+        """Out of reach for longer than any grace; the device goes on with what it does, or has lost power."""
+        if self.rng.random() < 0.5:
+            self.reboot(node_id)
+        self.drop(node_id, "recorder")
+        while self.ghosts and self.rng.random() < 0.9:
+            self.ghost()
+        self.pass_time(35)
 
     def ghost(self) -> None:
         if self.ghosts:
