@@ -97,7 +97,7 @@ class Enrolments:
         known = self._c.execute("select 1 from nodes where id = ?", (e.node_id,)).fetchone()
         if known is None:
             node = Node(e.node_id, e.name, now, e.enrolment_id, allow=e.allow)
-            self._c.execute(rows.NODES.insert(), rows.NODES.values(node))
+            self._c.execute(rows.NODES.insert, rows.NODES.values(node))
         elif e.allow is not None:
             self._c.execute("update nodes set allow = ? where id = ?", (rows.stored("allow", e.allow), e.node_id))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 from actors.law.nodes.model import Artifact, Enrolment, Intent, Invocation, Node, OutboxRow, Role, Task
@@ -25,17 +26,18 @@ class Table(Generic[T]):
     kind: type[T]
     names: Mapping[str, str]
 
-    @property
+    @cached_property
     def attributes(self) -> tuple[str, ...]:
         return tuple(f.name for f in fields(self.kind))  # type: ignore[arg-type]
 
-    @property
+    @cached_property
     def columns(self) -> tuple[str, ...]:
         return tuple(self.names.get(a, a) for a in self.attributes)
 
     def select(self, rest: str) -> str:
         return f"select {', '.join(self.columns)} from {self.name} {rest}"
 
+    @cached_property
     def insert(self) -> str:
         return f"insert into {self.name} ({', '.join(self.columns)}) values ({', '.join('?' * len(self.columns))})"
 
@@ -43,7 +45,15 @@ class Table(Generic[T]):
         return [stored(a, getattr(item, a)) for a in self.attributes]
 
     def read(self, row: tuple[Any, ...]) -> T:
-        return self.kind(*(value(a, v) for a, v in zip(self.attributes, row, strict=True)))
+        values = list(row)
+        for i, attribute in self._encoded:
+            values[i] = value(attribute, values[i])
+        return self.kind(*values)
+
+    @cached_property
+    def _encoded(self) -> tuple[tuple[int, str], ...]:
+        """The columns that are not what the law reads."""
+        return tuple((i, a) for i, a in enumerate(self.attributes) if a in _JSON or a in _FLAGS)
 
     def update(self, changes: Mapping[str, Any], where: str) -> tuple[str, list[Any]]:
         """The caller appends the parameters of `where`."""

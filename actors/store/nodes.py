@@ -147,14 +147,14 @@ class NodeTransitions:
         c = self._c
         match effect:
             case nfx.InsertNode(node):
-                c.execute(rows.NODES.insert(), rows.NODES.values(node))
+                c.execute(rows.NODES.insert, rows.NODES.values(node))
             case nfx.SetNode(node_id, changes):
                 sql, values = rows.NODES.update(changes, "id = ?")
                 expect(c.execute(sql, [*values, node_id]).rowcount == 1, f"node {node_id} is not there")
             case nfx.RemoveNode(node_id):
                 self._remove_node(node_id, view.wall_ms)
             case nfx.InsertRole(role):
-                c.execute(rows.ROLES.insert(), rows.ROLES.values(role))
+                c.execute(rows.ROLES.insert, rows.ROLES.values(role))
             case nfx.SetRole(node_id, role_name, epoch, changes):
                 sql, values = rows.ROLES.update(changes, "node_id = ? and role = ? and connection_epoch = ?")
                 done = c.execute(sql, [*values, node_id, role_name, epoch])
@@ -170,7 +170,7 @@ class NodeTransitions:
             case nfx.LogEvent(node_id, type_, data):
                 self._log_event(node_id, type_, data, view.wall_ms)
             case nfx.InsertInvocation(invocation):
-                c.execute(rows.INVOCATIONS.insert(), rows.INVOCATIONS.values(invocation))
+                c.execute(rows.INVOCATIONS.insert, rows.INVOCATIONS.values(invocation))
             case nfx.SetInvocation(iid, state, changes):
                 sql, values = rows.INVOCATIONS.update(changes, "id = ? and state = ?")
                 expect(c.execute(sql, [*values, iid, state]).rowcount == 1, f"invocation {iid} is not {state}")
@@ -204,18 +204,18 @@ class NodeTransitions:
                     (rq.NODE + node_id, kind, key),
                 )
             case nfx.InsertTask(task):
-                c.execute(rows.TASKS.insert(), rows.TASKS.values(task))
+                c.execute(rows.TASKS.insert, rows.TASKS.values(task))
             case nfx.SetTask(task_id, status, changes):
                 sql, values = rows.TASKS.update(changes, "id = ? and status = ?")
                 expect(c.execute(sql, [*values, task_id, status]).rowcount == 1, f"task {task_id} is not {status}")
             case nfx.InsertIntent(intent):
-                c.execute(rows.INTENTS.insert(), rows.INTENTS.values(intent))
+                c.execute(rows.INTENTS.insert, rows.INTENTS.values(intent))
             case nfx.SetIntent(task_id, attempt, state, changes):
                 sql, values = rows.INTENTS.update(changes, "task_id = ? and attempt = ? and state = ?")
                 done = c.execute(sql, [*values, task_id, attempt, state])
                 expect(done.rowcount == 1, f"the intent of {task_id}:{attempt} is not {state}")
             case nfx.InsertArtifact(artifact):
-                c.execute(rows.ARTIFACTS.insert(), rows.ARTIFACTS.values(artifact))
+                c.execute(rows.ARTIFACTS.insert, rows.ARTIFACTS.values(artifact))
             case _:
                 assert_never(effect)
 

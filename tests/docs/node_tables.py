@@ -20,6 +20,7 @@ MEANINGS: Mapping[str, str] = {
     "paused": "accords; the first pause is noted",
     "confirm": "accords",
     "finish": "`task finish` goes out again",
+    "clear": "`task clear` goes out",
     "unwanted": "`task cancel` goes out",
 }
 OTHERS = (("foreign", "no task of this node"), ("unwanted", "another attempt of it"))

@@ -25,7 +25,7 @@ from actors.protocol.ids import ulid
 from actors.protocol.node_codes import INTENT_OPEN, TASK_ACTIONS, TASK_TERMINAL
 from tests.node_world import SHA, NodeWorld
 
-STEPS = 300
+STEPS = 250
 
 
 @dataclass
@@ -265,6 +265,7 @@ class Chaos:
             (16, lambda: self.operate(node_id)),
             (5, lambda: self.invoke(node_id)),
             (1, lambda: self.reboot(node_id)),
+            (2, lambda: self.tunnel(node_id)),
             (5, lambda: self.pass_time(rng.choice((1, 1, 3, 10, 40)))),
         ]
         weights, does = zip(*moves, strict=True)
@@ -290,6 +291,15 @@ class Chaos:
         self.devices[node_id].state = Reported("idle")
         for role in ("node", "recorder", "transfer"):
             self.drop(node_id, role)
+
+    def tunnel(self, node_id: str) -> None:
+        """Out of reach for longer than any grace; the device goes on with what it does, or has lost power."""
+        if self.rng.random() < 0.5:
+            self.reboot(node_id)
+        self.drop(node_id, "recorder")
+        while self.ghosts and self.rng.random() < 0.9:
+            self.ghost()
+        self.pass_time(35)
 
     def ghost(self) -> None:
         if self.ghosts:
@@ -434,7 +444,7 @@ class Chaos:
         for node_id in self.devices:
             for role in ("node", "recorder", "transfer"):
                 self.connect(node_id, role)
-        for _ in range(150):
+        for _ in range(130):
             self.pass_time(1)
             for node_id in self.devices:
                 self.report(node_id)
@@ -471,7 +481,7 @@ class Chaos:
         assert (status, attempt) == (expected, said.attempt)
 
 
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", range(12))
 def test_whatever_is_lost_doubled_or_late(tmp_path: Path, seed: int) -> None:
     world = NodeWorld(tmp_path)
     world.carries = False

@@ -65,6 +65,8 @@ def test_two_attempts_of_one_instance_never_fight(world: NodeWorld) -> None:
     world.plug("con_2", attempt=2)
     late = world.plug("con_1", attempt=1).answer
     assert isinstance(late, RefuseConnection) and late.code == 4009
+    same = world.plug("con_4", attempt=2).answer
+    assert isinstance(same, RefuseConnection) and same.code == 4009
     assert world.role()["connection_id"] == "con_2"
     world.plug("con_3", attempt=3)
     assert closes(world) == [("con_2", 4009)]

@@ -218,6 +218,15 @@ def test_a_finish_that_was_lost_is_said_again(world: NodeWorld) -> None:
     assert actions(world.fetch("rec2")) == [("finish", "t", 1)] and world.task_status() == "uploading"
 
 
+def test_a_device_that_is_set_up_anew_for_what_it_has_recorded_is_cleared(world: NodeWorld) -> None:
+    world.uploading()
+    world.fetch("rec")
+    world.say(("ready", "t", 1))
+    assert actions(world.fetch("rec")) == [("clear", "t", 1)] and world.task_status() == "uploading"
+    world.upload("not_found")  # and it does not keep a lost recording waiting
+    assert world.shown()["detail"] == "recording_lost"
+
+
 def test_a_report_that_crossed_a_clear_does_not_bring_the_task_back(world: NodeWorld) -> None:
     world.ready()
     world.act("clear")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final
 
 from actors.law.model import Json
 from actors.law.nodes.model import NodeDeadlineKind, Reported, UploadReport
@@ -269,5 +269,3 @@ class UploadVerified(TaskRequest):
 
 # What operators ask of nodes and tasks; answered again from the stored answer when asked again.
 BY_NODE_OPERATORS: Final = (CreateNode, ChangeNode, ForgetNode, Invoke, CancelInvocation, CreateTask, TaskAction)
-
-About = Literal["node", "task"]

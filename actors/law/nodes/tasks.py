@@ -59,7 +59,7 @@ Meaning = Literal[
     "paused",  # it accords, and says when the recording was first paused
     "confirm",  # it accords, and takes the task back from a grace that has expired
     "finish",  # it was finished, and the device has not heard: said again
-    "clear",  # it was cleared, and the device has not heard: said again
+    "clear",  # it was cleared, or was recorded and set up anew: the device forgets it
     "unwanted",  # ended, or another attempt: the device is told to cancel
     "foreign",  # no task of this node: told to cancel, and why
 ]
@@ -72,6 +72,7 @@ REPORTS: Final[dict[tuple[TaskStatus, ReportedState], Meaning]] = {
     ("ready", "paused"): "recording",
     ("in_progress", "recording"): "confirm",
     ("in_progress", "paused"): "paused",
+    ("uploading", "ready"): "clear",
     ("uploading", "recording"): "finish",
     ("uploading", "paused"): "finish",
     ("completed", "ready"): "unwanted",

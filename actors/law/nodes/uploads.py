@@ -21,7 +21,7 @@ from actors.law.nodes.requests import NodeConnect, NodeUpload, UploadVerified
 from actors.law.nodes.shadow import report_upward
 from actors.law.nodes.tasks import step, uploads_say
 from actors.protocol.defaults import UPLOAD_RESEND_S, UPLOAD_TRIES
-from actors.protocol.node_codes import HOLDING, Disposition, IntentState
+from actors.protocol.node_codes import Disposition, IntentState
 
 Step = Literal["accepted", "uploaded", "failed", "gave_up", "not_found", "kept", "mismatch", "discarded", "forgotten"]
 TRANSITIONS: Final[dict[tuple[IntentState, Step], IntentState]] = {
@@ -150,7 +150,7 @@ def _may_be_recording(draft: NodeDraft, told: UploadReport) -> bool:
     if not recorder.connected or not recorder.synced:
         return True
     said = recorder.reported
-    holds = said is not None and said.state in HOLDING and said.task_id == told.task_id
+    holds = said is not None and said.state in ("recording", "paused") and said.task_id == told.task_id
     return holds and said is not None and said.attempt in (None, told.attempt)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from itertools import product
 from typing import Any
 
@@ -126,7 +127,7 @@ def test_a_report_means_what_the_table_says(status: Any, state: Any) -> None:
     pulls = {"ready": "ready", "recording": "in_progress"}.get(means)
     assert moved(decision, fx.SetTask, "status") == ([pulls] if pulls else [])
     posted = [e.frame.get("action") for e in decision.effects if isinstance(e, fx.Post)]
-    assert posted == {"finish": ["finish"], "unwanted": ["cancel"]}.get(means, [])
+    assert posted == {"finish": ["finish"], "clear": ["clear"], "unwanted": ["cancel"]}.get(means, [])
     if status in TASK_TERMINAL:
         assert not [e for e in decision.effects if isinstance(e, fx.SetTask)]
 
@@ -294,6 +295,12 @@ def test_every_request_has_its_line() -> None:
     bases = {rq.NodeRequest, rq.TaskRequest, rq.NodeFramed, Request}
     concrete = {c for c in vars(rq).values() if isinstance(c, type) and issubclass(c, Request)}
     assert concrete - bases == set(TABLE)
+
+
+def test_what_was_not_given_stays_so_on_its_way_to_an_actor() -> None:
+    request = rq.ChangeNode(**N, name=None)
+    travelled = pickle.loads(pickle.dumps(request))
+    assert travelled == request and travelled.allow is rq.UNSET and travelled.name is None
 
 
 FRAMED = [
