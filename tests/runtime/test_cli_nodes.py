@@ -185,3 +185,39 @@ def test_json_is_what_programs_get(tmp_path: Path) -> None:
     )
     assert json.loads(done.stdout)["error"]["code"] == "TIMEOUT"
     assert done.stderr == "holdfast: i1 TIMEOUT: no result in time (it may have been executed)\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "dispatched", "expected"),
+    [
+        ("NOT_CONNECTED", False, 5),
+        ("UNAVAILABLE", False, 5),
+        ("UNAVAILABLE", True, 1),
+        ("ROUTE_CHANGED", False, 4),
+        ("NOT_ALLOWED", False, 1),
+        ("DISCONNECTED", True, 1),
+        ("DISCONNECTED", False, 1),
+        ("NODE_ERROR", True, 1),
+    ],
+)
+def test_only_what_was_certainly_not_executed_says_try_again(code: str, dispatched: bool, expected: int) -> None:
+    from actors.operate_nodes import exit_code
+
+    assert exit_code({"error": {"code": code, "dispatched": dispatched}}) == expected
+
+
+def test_a_token_file_that_is_being_replaced_is_waited_for_and_one_that_never_was_is_an_error(tmp_path: Path) -> None:
+    from actors.cli_base import Where
+
+    file = tmp_path / "token"
+    where = Where("http://127.0.0.1:9", None, str(file), None)
+    with pytest.raises(Problem):
+        where.url_and_token()
+    file.write_text("one\n")
+    _, token = where.url_and_token()
+    assert token() == "one"
+    file.unlink()
+    with pytest.raises(OSError, match="cannot be read"):
+        token()
+    file.write_text("two\n")
+    assert token() == "two"
