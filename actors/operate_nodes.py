@@ -27,6 +27,7 @@ from actors.protocol.ids import ulid
 
 MARGIN_S: Final = 15.0  # beyond the deadline that the service itself keeps
 UNBOUNDED_S: Final = 60.0  # the service answers a wait without a deadline after this; then we ask again
+BACK_WITHIN_S: Final = 30.0  # a gateway that dies is back in seconds; whoever waits for an outcome waits for that too
 ASK_EVERY_S: Final = 0.5
 ASK_JOIN_S: Final = 2.0  # a person has to decide
 
@@ -77,7 +78,9 @@ async def invoke(
     }
     body = {name: value for name, value in body.items() if value is not None} | {"wait": wait}
     within_s = (INVOKE_TIMEOUT_S if timeout_s is None else timeout_s or UNBOUNDED_S) + MARGIN_S
-    told = await client.post(f"/v1/nodes/{node_id}/invoke", body, key=key or ulid(), within_s=within_s)
+    told = await client.post(
+        f"/v1/nodes/{node_id}/invoke", body, key=key or ulid(), within_s=within_s, back_within_s=BACK_WITHIN_S
+    )
     if wait:
         told = await settled(client, told)
     tell(told, as_json)

@@ -97,11 +97,14 @@ class Gateway:
         return web.json_response({"after": len(self.keys)})
 
     async def __aenter__(self) -> str:
+        return await self.open(0)
+
+    async def open(self, port: int) -> str:
         app = web.Application()
         app.router.add_post("/v1/slow", self.handle)
         self.runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self.runner.setup()
-        site = web.TCPSite(self.runner, "127.0.0.1", 0)
+        site = web.TCPSite(self.runner, "127.0.0.1", port)
         await site.start()
         return f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"  # type: ignore[union-attr]
 
@@ -114,6 +117,21 @@ async def test_a_request_that_waited_longer_than_patience_is_repeated_with_its_k
     async with gateway as url, Client(url, "x", patience_s=0.4) as client:
         assert await client.post("/v1/slow", {}, key="mine", within_s=10.0) == {"after": 3}
     assert gateway.keys == ["mine"] * 3
+
+
+async def test_a_gateway_that_comes_back_late_is_waited_for_as_long_as_was_said() -> None:
+    gateway = Gateway(deaths=1, thinks_s=0.2)
+    async with Client("http://127.0.0.1:1", "x", patience_s=0.3) as client:
+        client.url = await gateway.__aenter__()
+        port = int(client.url.rpartition(":")[2])
+        asking = asyncio.create_task(client.post("/v1/slow", {}, within_s=10.0, back_within_s=20.0))
+        while not gateway.keys:
+            await asyncio.sleep(0.01)
+        await gateway.__aexit__()  # and the door is shut
+        await asyncio.sleep(1.0)  # the outage itself: above the patience
+        await gateway.open(port)
+        assert await asking == {"after": 2}
+        await gateway.__aexit__()
 
 
 async def test_a_gateway_that_dies_again_and_again_is_given_up_within_the_time_that_was_given() -> None:
