@@ -45,6 +45,7 @@ class Peer:
         self._dialer = Dialer(node_url(url, node_id, "node"))
         self._socket: Socket | None = None
         self._reader: asyncio.Task[None] | None = None
+        self._beating: asyncio.Task[None] | None = None
         self._heard = asyncio.Condition()
 
     async def connect(self, token: str) -> None:
@@ -63,6 +64,7 @@ class Peer:
             while (frame := await self._socket.receive()).get("type") != "hello_ack":
                 continue
         self.connection_id = str(frame["connection_id"])
+        self._beating = asyncio.create_task(self._beat(float(frame["heartbeat_interval_s"])))
         self.listen()
 
     async def say(self, frame: dict[str, Any]) -> None:
@@ -85,7 +87,19 @@ class Peer:
         await asyncio.wait([self._reader], timeout=self.answer_s)
         await self.end()
 
+    async def _beat(self, every_s: float) -> None:
+        """A slow host may not make the proof's own silence the reason for an end."""
+        while True:
+            await asyncio.sleep(every_s)
+            try:
+                await self.say({"type": "heartbeat"})
+            except Closed:
+                return  # the reader says how
+
     async def end(self) -> None:
+        if self._beating is not None:
+            self._beating.cancel()
+            await asyncio.gather(self._beating, return_exceptions=True)
         if self._socket is not None:
             self._socket.cut()
         await self.linger()

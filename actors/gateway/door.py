@@ -104,11 +104,11 @@ class Door:
             self.hub.advance(outcome.session_id, outcome.last_seq)
 
     def commands_wait(self, subject: str) -> None:
-        """Only the youngest connection of a lane may have them: an older one is fenced, its close is on its way."""
+        """Only the youngest connection of a role may have them: an older one is fenced, its close is on its way."""
         youngest: dict[str, Peer] = {}
         for peer in self.of_subject.get(subject, ()):
-            if peer.lane not in youngest or peer.epoch >= youngest[peer.lane].epoch:
-                youngest[peer.lane] = peer
+            if peer.role not in youngest or peer.epoch >= youngest[peer.role].epoch:
+                youngest[peer.role] = peer
         for peer in youngest.values():
             peer.commands_wait()
 

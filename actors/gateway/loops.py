@@ -125,7 +125,7 @@ class Loops:
             progressed = [c.progressed for c in part]
             sessions = [(c.subject, c.connection_id, c.progressed) for c in part if SessionRequest.owns(c.subject)]
             nodes = [
-                (c.subject.removeprefix(NODE), c.lane, c.connection_id) for c in part if c.subject.startswith(NODE)
+                (c.subject.removeprefix(NODE), c.role, c.connection_id) for c in part if c.subject.startswith(NODE)
             ]
             flush = functools.partial(_flush, sessions, nodes)
             for peer in part:

@@ -44,7 +44,8 @@ class NodeConnection(Peer):
         self, door: Door, wire: Wire, node_id: str, role: Role, token_hash: str | None, *, may_create: bool
     ) -> None:
         super().__init__(door, wire, rq.NODE + node_id, role, token_hash)
-        self.node_id, self.role, self._may_create = node_id, role, may_create
+        self.node_id, self._may_create = node_id, may_create
+        self.role: Role = role
         self.hello: frames.NodeHello | None = None
         self._lane: deque[Said | Wrong] = deque()
         self._held = 0  # bytes in the lane

@@ -24,13 +24,13 @@ DRAIN_S: Final = 60.0  # frames received before a close are applied before it; a
 
 
 class Peer:
-    """subject: whose mailbox its requests pass. lane: its place among the connections of that subject, of which only
-    the youngest may own (a node has one for each role). Subclasses: take, closed, fetch, and `busy`."""
+    """subject: whose mailbox its requests pass. role: of a node's; of the connections of one subject and role only the
+    youngest may own. Subclasses say what a frame means, and how their end is told."""
 
     kind: str  # ingest or node; for /metrics
 
-    def __init__(self, door: Door, wire: Wire, subject: str, lane: str, token_hash: str | None) -> None:
-        self.door, self.wire, self.subject, self.lane, self.token_hash = door, wire, subject, lane, token_hash
+    def __init__(self, door: Door, wire: Wire, subject: str, role: str, token_hash: str | None) -> None:
+        self.door, self.wire, self.subject, self.role, self.token_hash = door, wire, subject, role, token_hash
         self.connection_id = ids.new_id("connection")
         self.epoch = 0
         self.asked = False  # a connect went out: whatever came of it, `closed` must follow

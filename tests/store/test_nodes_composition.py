@@ -102,7 +102,8 @@ class Device:
         for key, recording in list(self.disk.items()):
             if recording.status == "accepted" and rng.random() < 0.5:
                 recording.status = "uploaded"
-                out.append(row(key, recording))
+            if recording.status == "uploaded":
+                out.append(row(key, recording))  # again and again, until it is acknowledged
         return out
 
 
@@ -450,8 +451,13 @@ class Chaos:
         )
         assert c.execute("select count(*) from deadlines where kind != 'invocation'").fetchone() == (0,)
         for device in self.devices.values():
-            # every recording that was asked for is here or was given up; what is left was never finished by us
-            assert all(r.status == "recorded" for r in device.disk.values())
+            for key, recording in device.disk.items():
+                # What is left on the disk nobody wants; of what we wanted, nothing was lost and nothing is on the way.
+                status, attempt, detail = c.execute(
+                    "select status, attempt, detail from tasks where id = ?", (key[0],)
+                ).fetchone()
+                unwanted = status == "cancelled" or detail in ("upload_failed", "object_mismatch") or attempt > key[1]
+                assert recording.status == "recorded" and unwanted, (key, recording, status, attempt, detail)
             self._device_and_task_agree(device)
 
     def _device_and_task_agree(self, device: Device) -> None:
@@ -465,7 +471,7 @@ class Chaos:
         assert (status, attempt) == (expected, said.attempt)
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(25))
 def test_whatever_is_lost_doubled_or_late(tmp_path: Path, seed: int) -> None:
     world = NodeWorld(tmp_path)
     world.carries = False

@@ -233,6 +233,36 @@ def test_not_found_is_the_end(world: NodeWorld) -> None:
     assert acks(world.fetch("tra")) == ["discard"] and artifacts(world) == 0
 
 
+def test_not_found_is_not_believed_while_the_recorder_may_still_be_at_it(world: NodeWorld) -> None:
+    """`finish` and `upload_request` travel on two sockets: the uploader may be asked before the recording is closed."""
+    world.recording()
+    world.act("finish")
+    world.fetch("tra")
+    world.upload("not_found")  # the recorder has not heard `finish` yet
+    assert state(world) == ("uploading", "requested")
+    world.unplug("rec", code=1006)
+    world.plug("rec2", role="recorder", instance="i_2")  # and it has not said what it does
+    world.upload("not_found")
+    assert state(world) == ("uploading", "requested")
+    world.walk(11)
+    assert requests(world.fetch("tra")) == 1
+    world.say("idle", "rec2")
+    world.upload("accepted")
+    assert state(world) == ("uploading", "accepted")
+
+
+def test_not_found_is_believed_once_the_recorder_is_gone_for_good(world: NodeWorld) -> None:
+    world.recording()
+    world.act("finish")
+    world.unplug("rec")
+    world.walk(29)
+    world.upload("not_found")
+    assert state(world) == ("uploading", "requested")
+    world.walk(2)
+    world.upload("not_found")
+    assert world.shown()["detail"] == "recording_lost"
+
+
 def test_an_absent_list_of_uploads_is_not_an_empty_one(world: NodeWorld) -> None:
     world.uploading()
     world.unplug("tra")

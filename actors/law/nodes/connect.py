@@ -22,7 +22,7 @@ from actors.law.nodes.shadow import log_state, noted, report_upward, role_key, v
 from actors.law.owner import displace, late_or_too_soon
 from actors.protocol.codes import CLOSE, CLOSE_CODES
 from actors.protocol.defaults import PROBE_S
-from actors.protocol.node_codes import ROLES, SHADOWED, InvocationError, PresenceReason
+from actors.protocol.node_codes import HOLDING, ROLES, SHADOWED, InvocationError, PresenceReason
 
 
 def connect(view: NodeView, hello: NodeConnect) -> NodeDecision:
@@ -149,7 +149,9 @@ def closed(view: NodeView, request: NodeClosed) -> NodeDecision:
     draft.log("node.disconnected", _gone(request, reason))
     epoch = draft.take_epoch()
     grace_s = view.policy.limits.grace_s
-    holds = request.role in SHADOWED and bool(draft.busy_tasks())
+    # Work: a task that occupies it, or one that was finished and that it still recorded when we last heard of it.
+    at_work = role.reported is not None and role.reported.state in HOLDING
+    holds = request.role in SHADOWED and (at_work or bool(draft.busy_tasks()))
     waits = holds and grace_s is not None
     role = draft.set_role(
         request.role,

@@ -21,7 +21,7 @@ from actors.law.nodes.requests import NodeConnect, NodeUpload, UploadVerified
 from actors.law.nodes.shadow import report_upward
 from actors.law.nodes.tasks import step, uploads_say
 from actors.protocol.defaults import UPLOAD_RESEND_S, UPLOAD_TRIES
-from actors.protocol.node_codes import Disposition, IntentState
+from actors.protocol.node_codes import HOLDING, Disposition, IntentState
 
 Step = Literal["accepted", "uploaded", "failed", "gave_up", "not_found", "kept", "mismatch", "discarded", "forgotten"]
 TRANSITIONS: Final[dict[tuple[IntentState, Step], IntentState]] = {
@@ -134,9 +134,24 @@ def take_report(draft: NodeDraft, told: UploadReport, send: Callable[[Frame], No
         case "failed":
             _take_failed(draft, told, intent)
         case "not_found":
-            if intent is not None and "not_found" in _steps(intent):
+            if intent is not None and "not_found" in _steps(intent) and not _may_be_recording(draft, told):
                 _close(draft, intent, "not_found", detail=told.detail)
     return ()
+
+
+def _may_be_recording(draft: NodeDraft, told: UploadReport) -> bool:
+    """Our `finish` and our `upload_request` travel on two sockets: until the recorder says that it holds the attempt no
+    more, "not found" may only mean "not finished yet". Then nothing is concluded, and it is asked again. A recorder
+    that is gone beyond its grace is not waited for.
+    """
+    recorder = draft.roles.get("recorder")
+    if recorder is None or recorder.link == "offline":
+        return False
+    if not recorder.connected or not recorder.synced:
+        return True
+    said = recorder.reported
+    holds = said is not None and said.state in HOLDING and said.task_id == told.task_id
+    return holds and said is not None and said.attempt in (None, told.attempt)
 
 
 def _steps(intent: Intent) -> set[Step]:
