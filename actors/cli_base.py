@@ -74,11 +74,17 @@ class Where:
         return Client(find_url(self.url, self.data_dir), token)
 
     def url_and_token(self) -> tuple[str, Callable[[], str]]:
-        """For those who stay connected: the token is read anew each time, because it may be replaced."""
-        from actors.http_client import find_token, find_url
+        """For those who stay connected: the token is read anew each time, because it may be replaced; while it is, the
+        function raises OSError. Raises Problem: there is none to begin with."""
+        from actors.http_client import Problem, find_token, find_url
+
+        find_token(self.token, self.token_file, self.data_dir, self.url)
 
         def token() -> str:
-            return find_token(self.token, self.token_file, self.data_dir, self.url)
+            try:
+                return find_token(self.token, self.token_file, self.data_dir, self.url)
+            except Problem as problem:
+                raise OSError(problem.detail) from problem
 
         return find_url(self.url, self.data_dir), token
 

@@ -171,7 +171,8 @@ def node_events(where: Where, node_id: str, after_seq: int | None, follow: bool,
 def node_invoke(where: Where, node_id: str, command: str, params: str | None, as_json: bool, **more: Any) -> None:
     """Have COMMAND run with PARAMS (JSON; - reads stdin); prints its result.
 
-    Exits with 5 when the node could not be asked, 4 when another connection has it, 1 when the command failed.
+    Exits with 5 when the node could not be asked and nothing was executed, 4 when another connection has it, 1 when
+    the command failed or may have been executed.
     """
 
     async def work(client: Client) -> int:
@@ -408,7 +409,6 @@ def node_fake(
     state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
     try:
         url, token = where.url_and_token()
-        token()
         settings = FakeSettings(
             url=url,
             node_id=node_id,

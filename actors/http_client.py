@@ -158,9 +158,13 @@ class Client:
         *,
         key: str | None = None,
         within_s: float = REQUEST_S,
+        back_within_s: float | None = None,
     ) -> Any:
-        """key: the Idempotency-Key, if the caller has one to come back with. within_s: for what is answered late."""
-        return await self._request("POST", path, body=body or {}, key=key, within_s=within_s)
+        """key: the Idempotency-Key, if the caller has one to come back with. within_s: for what is answered late.
+        back_within_s: how long a service that died under the request is waited for.  [default: our patience]"""
+        return await self._request(
+            "POST", path, body=body or {}, key=key, within_s=within_s, back_within_s=back_within_s
+        )
 
     async def patch(self, path: str, body: Mapping[str, Any]) -> Any:
         return await self._request("PATCH", path, body=body)
@@ -190,11 +194,13 @@ class Client:
         body: Any = None,
         key: str | None = None,
         within_s: float = REQUEST_S,
+        back_within_s: float | None = None,
     ) -> Any:
         assert self._http is not None, "use `async with`"
         loop = asyncio.get_running_loop()
         began = loop.time()
         give_up = began + self._patience_s
+        back_within_s = self._patience_s if back_within_s is None else back_within_s
         headers = {"Idempotency-Key": key or ulid()} if method == "POST" else {}
         timeout = aiohttp.ClientTimeout(total=within_s, connect=5.0)
         asked = [
@@ -216,7 +222,7 @@ class Client:
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 problem = unreachable(self.url, str(error) or type(error).__name__)
                 if _was_there(error):  # it died under us, perhaps long after we asked: patience begins now
-                    give_up = max(give_up, min(loop.time(), began + within_s) + self._patience_s)
+                    give_up = max(give_up, min(loop.time(), began + within_s) + back_within_s)
             if problem.status not in (0, 503) or loop.time() + pause > give_up:
                 raise problem
             await asyncio.sleep(pause)

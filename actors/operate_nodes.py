@@ -27,10 +27,11 @@ from actors.protocol.ids import ulid
 
 MARGIN_S: Final = 15.0  # beyond the deadline that the service itself keeps
 UNBOUNDED_S: Final = 60.0  # the service answers a wait without a deadline after this; then we ask again
+BACK_WITHIN_S: Final = 30.0  # a gateway that dies is back in seconds; whoever waits for an outcome waits for that too
 ASK_EVERY_S: Final = 0.5
 ASK_JOIN_S: Final = 2.0  # a person has to decide
 
-# What the caller may conclude: 5 is "try again", because nothing was executed; 4 is "look first".
+# Of what was certainly not executed: 5 is "try again", 4 is "look first". Whatever may have been executed is a 1.
 EXIT_OF_ERROR: Final = {
     "NOT_CONNECTED": EXIT_UNAVAILABLE,
     "UNAVAILABLE": EXIT_UNAVAILABLE,
@@ -77,7 +78,9 @@ async def invoke(
     }
     body = {name: value for name, value in body.items() if value is not None} | {"wait": wait}
     within_s = (INVOKE_TIMEOUT_S if timeout_s is None else timeout_s or UNBOUNDED_S) + MARGIN_S
-    told = await client.post(f"/v1/nodes/{node_id}/invoke", body, key=key or ulid(), within_s=within_s)
+    told = await client.post(
+        f"/v1/nodes/{node_id}/invoke", body, key=key or ulid(), within_s=within_s, back_within_s=BACK_WITHIN_S
+    )
     if wait:
         told = await settled(client, told)
     tell(told, as_json)
@@ -106,7 +109,8 @@ def tell(invocation: dict[str, Any], as_json: bool) -> None:
 
 
 def exit_code(invocation: dict[str, Any]) -> int:
-    return EXIT_OF_ERROR.get(str(invocation["error"]["code"]), EXIT_FAILURE)
+    error = invocation["error"]
+    return EXIT_FAILURE if error["dispatched"] else EXIT_OF_ERROR.get(str(error["code"]), EXIT_FAILURE)
 
 
 async def events(
@@ -141,9 +145,8 @@ async def join(
     The claim is written down before it is sent: a device that dies while it waits asks on with it, in its next life.
     """
     pending = token_file.with_name(token_file.name + ".claim")
-    if pending.exists():
-        claim = json.loads(pending.read_text())
-    else:
+    claim = json.loads(pending.read_text()) if pending.exists() else {}
+    if claim.get("node_id") != node_id:
         claim = {"node_id": node_id, "claim": ulid() + ulid()}
         write_secret(pending, json.dumps(claim))
     if "enrolment_id" not in claim:
@@ -153,7 +156,12 @@ async def join(
         write_secret(pending, json.dumps(claim))
     show.say(f"holdfast: {claim['enrolment_id']} waits for an operator: holdfast node approve {claim['enrolment_id']}")
     while True:
-        told = await client.post(f"/v1/enrolments/{claim['enrolment_id']}/claim", {"claim": claim["claim"]})
+        try:
+            told = await client.post(f"/v1/enrolments/{claim['enrolment_id']}/claim", {"claim": claim["claim"]})
+        except Problem as problem:
+            if problem.status == 404:  # nobody remembers that we asked: ask anew, with a fresh code
+                pending.unlink()
+            raise
         if told["state"] == "approved" and told.get("token"):
             write_secret(token_file, told["token"])
             pending.unlink()

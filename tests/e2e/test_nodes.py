@@ -115,7 +115,7 @@ def test_a_caller_who_waits_through_the_death_of_the_gateway_gets_the_stored_out
         service.kill_gateway()
         said, err = caller.communicate(timeout=60)
     told = json.loads(said)
-    assert caller.returncode == 5, err
+    assert caller.returncode == 1, err
     assert (told["invocation_id"], told["ok"]) == (out["invocation_id"], False)
     assert told["error"]["code"] == "UNAVAILABLE" and told["error"]["dispatched"] is True
     assert service.patient("GET", f"/v1/invocations/{out['invocation_id']}")["error"] == told["error"]
@@ -207,6 +207,29 @@ def test_a_frozen_device_is_off_within_forty_seconds_and_comes_back(tmp_path: Pa
         assert device.node()["presence"]["reason"] == "connect"
     finally:
         device.end()
+        service.end()
+
+
+def test_under_stale_only_a_newcomer_waits_until_the_owner_was_silent_for_the_threshold(tmp_path: Path) -> None:
+    service = Service(tmp_path, heartbeat_s=1, takeover="stale_only", takeover_threshold_s=4).start()
+    old, new = Fake(service, "stale"), Fake(service, "stale")
+    new.folder, new.log = tmp_path / "newcomer", tmp_path / "newcomer.log"
+    try:
+        owner = old.start().connected().node_role("recorder")["connection_id"]
+        new.start()
+        eventually(lambda: new.log.exists() and new.log.read_text().count('"node.lost"') >= 4, 30, what="it is refused")
+        assert old.node_role("recorder")["connection_id"] == owner and "node.superseded" not in old.log_types()
+        old.signal(signal.SIGSTOP)
+        eventually(
+            lambda: old.node_role("recorder")["connection_id"] not in (owner, None), 20, what="the newcomer owns"
+        )
+        assert old.log_types().count("node.disconnected") == 0, "before the frozen one missed its pong"
+        old.signal(signal.SIGCONT)
+        assert old.exit_code(30) == 4
+        assert new.connected().node()["presence"]["reason"] == "connect"
+    finally:
+        old.end()
+        new.end()
         service.end()
 
 

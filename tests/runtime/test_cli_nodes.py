@@ -97,11 +97,14 @@ class Gateway:
         return web.json_response({"after": len(self.keys)})
 
     async def __aenter__(self) -> str:
+        return await self.open(0)
+
+    async def open(self, port: int) -> str:
         app = web.Application()
         app.router.add_post("/v1/slow", self.handle)
         self.runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self.runner.setup()
-        site = web.TCPSite(self.runner, "127.0.0.1", 0)
+        site = web.TCPSite(self.runner, "127.0.0.1", port)
         await site.start()
         return f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"  # type: ignore[union-attr]
 
@@ -114,6 +117,21 @@ async def test_a_request_that_waited_longer_than_patience_is_repeated_with_its_k
     async with gateway as url, Client(url, "x", patience_s=0.4) as client:
         assert await client.post("/v1/slow", {}, key="mine", within_s=10.0) == {"after": 3}
     assert gateway.keys == ["mine"] * 3
+
+
+async def test_a_gateway_that_comes_back_late_is_waited_for_as_long_as_was_said() -> None:
+    gateway = Gateway(deaths=1, thinks_s=0.2)
+    async with Client("http://127.0.0.1:1", "x", patience_s=0.3) as client:
+        client.url = await gateway.__aenter__()
+        port = int(client.url.rpartition(":")[2])
+        asking = asyncio.create_task(client.post("/v1/slow", {}, within_s=10.0, back_within_s=20.0))
+        while not gateway.keys:
+            await asyncio.sleep(0.01)
+        await gateway.__aexit__()  # and the door is shut
+        await asyncio.sleep(1.0)  # the outage itself: above the patience
+        await gateway.open(port)
+        assert await asking == {"after": 2}
+        await gateway.__aexit__()
 
 
 async def test_a_gateway_that_dies_again_and_again_is_given_up_within_the_time_that_was_given() -> None:
@@ -185,3 +203,39 @@ def test_json_is_what_programs_get(tmp_path: Path) -> None:
     )
     assert json.loads(done.stdout)["error"]["code"] == "TIMEOUT"
     assert done.stderr == "holdfast: i1 TIMEOUT: no result in time (it may have been executed)\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "dispatched", "expected"),
+    [
+        ("NOT_CONNECTED", False, 5),
+        ("UNAVAILABLE", False, 5),
+        ("UNAVAILABLE", True, 1),
+        ("ROUTE_CHANGED", False, 4),
+        ("NOT_ALLOWED", False, 1),
+        ("DISCONNECTED", True, 1),
+        ("DISCONNECTED", False, 1),
+        ("NODE_ERROR", True, 1),
+    ],
+)
+def test_only_what_was_certainly_not_executed_says_try_again(code: str, dispatched: bool, expected: int) -> None:
+    from actors.operate_nodes import exit_code
+
+    assert exit_code({"error": {"code": code, "dispatched": dispatched}}) == expected
+
+
+def test_a_token_file_that_is_being_replaced_is_waited_for_and_one_that_never_was_is_an_error(tmp_path: Path) -> None:
+    from actors.cli_base import Where
+
+    file = tmp_path / "token"
+    where = Where("http://127.0.0.1:9", None, str(file), None)
+    with pytest.raises(Problem):
+        where.url_and_token()
+    file.write_text("one\n")
+    _, token = where.url_and_token()
+    assert token() == "one"
+    file.unlink()
+    with pytest.raises(OSError, match="cannot be read"):
+        token()
+    file.write_text("two\n")
+    assert token() == "two"
