@@ -33,7 +33,7 @@ from actors.store.contract import Outcome
 # Frames read and not decided yet. A device says a few a second and each takes milliseconds: one that is so far ahead
 # of us is told to come back slower, and so is everybody while the store does not answer.
 LANE_FRAMES: Final = 1000
-LANE_BYTES: Final = 8 << 20
+LANE_BYTES: Final = 4 << 20
 STORE_PATIENCE_S: Final = 15.0  # three busy writers' worth; then the device comes again and says what it knows
 
 
