@@ -132,7 +132,6 @@ class FakeDevice:
         source = self.recordings.path(one.task_id, one.attempt)
         data = source.read_bytes() if source.exists() else b""
         key = f"{self.settings.node_id}/{one.task_id}/{one.attempt}.bin"
-        told = f"upload of {one.task_id} {one.attempt}"
         if self.settings.objects is not None:
             store(Path(self.settings.objects), key, data)
         here = await self.stumbles("transfer", "object")
@@ -141,7 +140,7 @@ class FakeDevice:
         if here in ("drop", "skip"):
             return
         self.recordings.uploaded(one.task_id, one.attempt, key, hashlib.sha256(data).hexdigest(), len(data))
-        self.emit("upload.stored", upload=told, bytes=len(data))
+        self.emit("upload.stored", task_id=one.task_id, attempt=one.attempt, bytes=len(data))
         await self.say_uploaded(one.task_id, one.attempt)
 
     def store_again(self, row: Recording) -> None:
