@@ -45,7 +45,7 @@ class NoActors:
         return False
 
     async def call(self, request: Request, key: IdempotencyKey | None, within_s: float) -> Outcome:
-        raise Asleep(request.subject)
+        raise Asleep(request.addressee)
 
     def wake(self, subject: str) -> None:
         return None
@@ -65,13 +65,13 @@ class Mailbox:
 
     async def perform(self, request: Request, key: IdempotencyKey | None = None, *, wake: bool = False) -> Outcome:
         """wake: an operator's call or an execution, so the actor should live; it comes up behind the answer."""
-        if self.port.awake(request.subject):
+        if self.port.awake(request.addressee):
             try:
                 return await self.port.call(request, key, self.deadline_s)
             except TimeoutError:
-                self.port.end_frozen(request.subject)
+                self.port.end_frozen(request.addressee)
             except (Asleep, OutcomeUnknown):
                 pass  # requests are idempotent by their seed: deciding again here is safe
         elif wake:
-            self.port.wake(request.subject)
+            self.port.wake(request.addressee)
         return await self.local(request, key)

@@ -107,9 +107,9 @@ class RayPort:
         return name in self.handles or name in self.rows
 
     async def call(self, request: Request, key: IdempotencyKey | None, within_s: float) -> Outcome:
-        name = placement_name(request.subject, self.settings)
+        name = placement_name(request.addressee, self.settings)
         if name is None:
-            raise Asleep(request.subject)
+            raise Asleep(request.addressee)
         deadline = asyncio.get_running_loop().time() + within_s
         handle = self.handles.get(name) or await self._found(name)
         try:

@@ -123,11 +123,11 @@ class Door:
                 await self.perform(request)
                 return
             except HoldfastError as error:
-                telemetry.emit("gateway.close_unheard", subject=request.subject, code=error.code)
+                telemetry.emit("gateway.close_unheard", subject=request.addressee, code=error.code)
                 if not error.retryable:
                     return  # it was decided, and refused: no such session
             except Exception as error:  # a bug of ours may not leave a session connected to nobody
-                telemetry.emit("gateway.close_failed", subject=request.subject, error=repr(error))
+                telemetry.emit("gateway.close_failed", subject=request.addressee, error=repr(error))
             await asyncio.sleep(CLOSED_RETRY_S[min(tries, len(CLOSED_RETRY_S) - 1)])
             tries += 1
 

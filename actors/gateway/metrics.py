@@ -24,7 +24,7 @@ from actors.gateway.auth import MAY_READ, Authority
 from actors.gateway.door import Door
 from actors.gateway.entrance import Entrance
 from actors.protocol.errors import HoldfastError
-from actors.protocol.node_codes import INVOCATION_ERRORS, ROLES, TASK_STATUSES
+from actors.protocol.node_codes import INVOCATION_ERRORS, NODE_EVENT_TYPES, ROLES, TASK_STATUSES
 
 STORE_EVERY_S: Final = 5.0
 KINDS: Final = ("ingest", "node", "stream", "sse", "fleet", "fleet_sse")
@@ -141,9 +141,8 @@ def of_nodes(stored: dict[str, Any], tally: Callable[[str], dict[str, int]]) -> 
     yield gauge("invocations", "Invocations that have not settled, by state.", open_ones, "state")
     outcomes = _all(("ok", *INVOCATION_ERRORS), tally("invocations"))
     yield count("invocations_settled", "Invocations that settled: ok, or the error's code.", outcomes, "outcome")
-    yield count(
-        "node_events", "Events in the logs of nodes; own: of a type of the node's.", tally("node_events"), "type"
-    )
+    events = _all((*NODE_EVENT_TYPES, "own"), tally("node_events"))
+    yield count("node_events", "Events in the logs of nodes; own: of a type of the node's.", events, "type")
     yield gauge("tasks", "Tasks, by status.", _all(tuple(TASK_STATUSES), stored["tasks"]), "status")
 
 

@@ -27,12 +27,13 @@ def nth_id(prefix: str, seed: str, k: int) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """subject: whose mailbox decides it: a session's bare id, `node/<id>` or `task/<id>` (an id has no slash)."""
+    """addressee: the subject whose mailbox decides it: a session's bare id, `node/<id>` or `task/<id>` (an id has no
+    slash). Not called `subject`, because a deadline has one of its own."""
 
     seed: str
 
     @property
-    def subject(self) -> str:
+    def addressee(self) -> str:
         raise NotImplementedError
 
 
@@ -41,7 +42,7 @@ class SessionRequest(Request):
     session_id: str
 
     @property
-    def subject(self) -> str:
+    def addressee(self) -> str:
         return self.session_id
 
     @staticmethod

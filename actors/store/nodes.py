@@ -62,7 +62,7 @@ class NodeTransitions:
             self._do_node(view, effect)
         tallies.count_node(self._c, request, decision)
         status, body = self._node_rendered(request, decision.answer)
-        return Outcome(request.subject, decision.answer, decision.speech, 0, status, body)
+        return Outcome(request.addressee, decision.answer, decision.speech, 0, status, body)
 
     # ------------------------------------------------------------ reading
 
@@ -137,7 +137,7 @@ class NodeTransitions:
     def _node_due(self, request: rq.NodeSweep) -> int | None:
         row = self._c.execute(
             "select due_ms from deadlines where session_id = ? and kind = ? and subject = ?",
-            (request.subject, request.kind, request.subject_key),
+            (request.addressee, request.kind, request.subject_key),
         ).fetchone()
         return int(row[0]) if row else None
 

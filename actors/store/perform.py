@@ -87,11 +87,11 @@ class Transitions(NodeTransitions):
         try:
             stored = self.stored_answer(key)
         except HoldfastError as error:
-            return Outcome(request.subject, fx.Refuse(error.code), (), 0, error.status)
+            return Outcome(request.addressee, fx.Refuse(error.code), (), 0, error.status)
         if stored is None:
             return None
         status, body = stored
-        return Outcome(request.subject, fx.Show("nothing", status, changed=False), (), 0, status, body, True)
+        return Outcome(request.addressee, fx.Show("nothing", status, changed=False), (), 0, status, body, True)
 
     def stored_answer(self, key: IdempotencyKey) -> tuple[int, Any] | None:
         """What the same key and body were answered: status and body. Errors: idempotency_mismatch."""

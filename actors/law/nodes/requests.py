@@ -37,7 +37,7 @@ class NodeRequest(Request):
     node_id: str
 
     @property
-    def subject(self) -> str:
+    def addressee(self) -> str:
         return NODE + self.node_id
 
     def tasks_named(self) -> tuple[str, ...]:
@@ -225,7 +225,7 @@ class TaskRequest(Request):
     task_id: str
 
     @property
-    def subject(self) -> str:
+    def addressee(self) -> str:
         return TASK + self.task_id
 
 
