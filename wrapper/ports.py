@@ -16,7 +16,7 @@ from typing import Protocol
 
 from actors.protocol.ids import Mint, ulid
 from wrapper import segments
-from wrapper.connection import Dialer
+from wrapper.connection import Dialer, ingest_url
 from wrapper.drivers import driver
 from wrapper.drivers.base import Driver
 from wrapper.segments import Piece, Position
@@ -64,6 +64,10 @@ def wall_ms() -> int:
     return int(time.time() * 1000)
 
 
+def _dialer(url: str, session_id: str) -> Dialer:
+    return Dialer(ingest_url(url, session_id))
+
+
 @dataclass(frozen=True)
 class Ports:
     clock: Callable[[], float] = time.monotonic
@@ -71,6 +75,6 @@ class Ports:
     uniform: Callable[[float, float], float] = random.uniform
     mint: Mint = ulid
     spool: Callable[..., Spool] = Spool
-    dialer: Callable[[str, str], Dialer] = Dialer
+    dialer: Callable[[str, str], Dialer] = _dialer
     driver: Callable[[str], Driver] = driver
     shims: Shims = field(default_factory=OnDisk)

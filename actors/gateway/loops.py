@@ -21,11 +21,13 @@ from actors import processes, telemetry
 from actors.gateway.auth import CACHE_S, Authority
 from actors.gateway.door import Door
 from actors.gateway.webhooks import Deliverer
+from actors.law.nodes.requests import NODE
+from actors.law.requests import SessionRequest
 from actors.mailbox import ActorPort
 from actors.protocol.codes import CLOSE
 from actors.protocol.defaults import LAST_SEEN_FLUSH_S, TICK_S
 from actors.protocol.errors import HoldfastError
-from actors.store.contract import Outcome, Store
+from actors.store.contract import Store
 
 REAPER_SILENT_MS: Final = 5000
 # Silent in so many looks, one a second, before it is ended: after a freeze of the whole machine, or a jump of the
@@ -39,8 +41,9 @@ STUCK_S: Final = 15.0  # a writer gives up after 4 s, a group takes milliseconds
 started_at = processes.started_at
 
 
-def _flush(rows: list[tuple[str, str, bool]], store: Store) -> None:
-    store.flush_seen(rows)
+def _flush(sessions: list[tuple[str, str, bool]], nodes: list[tuple[str, str, str]], store: Store) -> None:
+    store.flush_seen(sessions)
+    store.flush_node_seen(nodes)
 
 
 class Loops:
@@ -58,7 +61,7 @@ class Loops:
         self.tick_began: float | None = None
         self.stuck_s = STUCK_S
         self._tasks: list[asyncio.Task[None]] = []
-        self._commands_n = 0
+        self._commands_n = self._outbox_n = 0
         self._silent_looks = 0
         self._looked = False
 
@@ -127,15 +130,19 @@ class Loops:
         spoke = [c for c in self.door.connections.values() if c.seen and c.epoch]
         for start in range(0, len(spoke), FLUSH_PART):
             part = spoke[start : start + FLUSH_PART]
-            rows = [(c.session_id, c.connection_id, c.progressed) for c in part]
-            flush = functools.partial(_flush, rows)
-            for connection in part:
-                connection.seen = connection.progressed = False
+            progressed = [c.progressed for c in part]
+            sessions = [(c.subject, c.connection_id, c.progressed) for c in part if SessionRequest.owns(c.subject)]
+            nodes = [
+                (c.subject.removeprefix(NODE), c.role, c.connection_id) for c in part if c.subject.startswith(NODE)
+            ]
+            flush = functools.partial(_flush, sessions, nodes)
+            for peer in part:
+                peer.seen = peer.progressed = False
             try:
                 await self.door.worker.write(flush)
             except HoldfastError:
-                for connection, (_, _, progressed) in zip(part, rows, strict=True):
-                    connection.seen, connection.progressed = True, connection.progressed or progressed
+                for peer, had in zip(part, progressed, strict=True):
+                    peer.seen, peer.progressed = True, peer.progressed or had
                 raise
 
     async def look(self) -> None:
@@ -144,12 +151,19 @@ class Loops:
             return
         await self.door.hub.look()
         self.door.hub.fleet.changed()
-        if any(c.ready for c in self.door.connections.values()):
+        ready = {peer.kind for peer in self.door.connections.values() if peer.ready}
+        if "ingest" in ready:
             after = self._commands_n
             newest, sessions = await self.door.worker.read(lambda store: store.sessions_with_commands(after))
             for session_id in sessions:
                 self.door.commands_wait(session_id)
             self._commands_n = newest
+        if "node" in ready:
+            after = self._outbox_n
+            newest, nodes = await self.door.worker.read(lambda store: store.nodes_with_outbox(after))
+            for node_id in nodes:
+                self.door.commands_wait(NODE + node_id)
+            self._outbox_n = newest
         if (believe := getattr(self.port, "believe", None)) is not None:
             believe(await self.door.worker.read(lambda store: store.actors_awake()))
         self._looked = True
@@ -166,12 +180,7 @@ class Loops:
         writable = self._clock() - self.ticked_at < REAPER_SILENT_MS / 1000
         if age is not None and writable and self._silent_looks % REAPER_STRIKES == 0:
             self._end_frozen(age[1], age[2])
-        await sweep_due(
-            self.door.worker, self.door.mailbox, limit=SWEEP_LIMIT, on_outcome=self._speak, mint=self.door.mint
-        )
-
-    def _speak(self, outcome: Outcome) -> None:
-        self.door.speak(outcome)
+        await sweep_due(self.door.worker, self.door.perform, limit=SWEEP_LIMIT, mint=self.door.mint)
 
     def _end_frozen(self, pid: int, pid_started: int) -> None:
         """By pid and start time: never a process that got the number later, never ourselves. Ray starts another."""

@@ -18,8 +18,8 @@ from actors.gateway.door import Door
 from actors.gateway.entrance import arrived_at, check_entry, is_websocket
 from actors.gateway.feed import Batch, CaughtUp, Ephemeral, Gone, Reset, Step, Subscription
 from actors.gateway.fleet import Screen
-from actors.gateway.ingest import CLOSE_OF_ERROR
 from actors.gateway.query import Query
+from actors.gateway.sockets import CLOSE_OF_ERROR
 from actors.gateway.wire import Slow, Wire, websocket
 from actors.protocol import ids
 from actors.protocol.codes import CLOSE, SUBPROTOCOL

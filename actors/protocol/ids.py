@@ -17,6 +17,9 @@ ConnectionId = NewType("ConnectionId", str)
 WrapperId = NewType("WrapperId", str)
 InstanceId = NewType("InstanceId", str)
 GatewayId = NewType("GatewayId", str)
+NodeId = NewType("NodeId", str)
+InvocationId = NewType("InvocationId", str)
+TaskId = NewType("TaskId", str)
 
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 _ID = re.compile(ID_PATTERN[:-1] + r"\Z")
@@ -35,6 +38,10 @@ PREFIXES = {
     "stream": "str",
     "token": "tok",
     "webhook": "whk",
+    "node": "nod",
+    "task": "tsk",
+    "enrolment": "enr",
+    "enrolment_code": "enc",
 }
 
 _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"

@@ -30,8 +30,10 @@ from actors.store.contract import (
     Outcome,
     Token,
 )
+from actors.store.enrolments import Enrolments
 from actors.store.folder import make_folder
 from actors.store.locks import WriteTurn, library, process_started, translate, write_lock_holder
+from actors.store.node_reads import NodeReads
 from actors.store.retention import Retention
 from actors.store.schema import migrations
 from actors.store.tallies import Meters
@@ -45,7 +47,7 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class SqliteStore(Webhooks, Retention, Appends, Tokens, Meters):
+class SqliteStore(Webhooks, Retention, NodeReads, Enrolments, Appends, Tokens, Meters):
     """One connection. Not for two threads at once; open one per thread (worker.py does)."""
 
     def __init__(
@@ -226,6 +228,18 @@ class SqliteStore(Webhooks, Retention, Appends, Tokens, Meters):
                 "where session_id = ? and status = 'running' "
                 "and exists (select 1 from sessions where id = ? and connection_id = ? and link = 'connected')",
                 [(service, wall, sid, sid, con) for sid, con, progress in seen if progress],
+            )
+
+        if seen:
+            self._alone(work)
+
+    def flush_node_seen(self, seen: Sequence[tuple[str, str, str]]) -> None:
+        def work() -> None:
+            service, wall = self.service_ms_now(), self.wall_ms()
+            self._c.executemany(
+                "update node_roles set last_seen_service_ms = ?, last_seen_at_ms = ? "
+                "where node_id = ? and role = ? and connection_id = ? and link = 'connected'",
+                [(service, wall, node_id, role, con) for node_id, role, con in seen],
             )
 
         if seen:

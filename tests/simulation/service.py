@@ -15,6 +15,7 @@ from actors.gateway.service import Gateway
 from actors.gateway.wire import Wire
 from actors.law.requests import Request
 from actors.mailbox import Asleep, Mailbox, OutcomeUnknown
+from actors.objects import object_store
 from actors.protocol.defaults import RETENTION_S
 from actors.protocol.errors import HoldfastError
 from actors.reaper import Reaper
@@ -194,6 +195,7 @@ class ReaperProcess:
             tick_s=1.0,
             retention_s=RETENTION_S,
             on_outcome=world.hint,
+            objects=object_store(None),
             mint=world.kernel.mint,
         )
         self.process.create_task(self.reaper.run())

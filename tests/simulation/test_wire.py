@@ -12,7 +12,7 @@ import pytest
 from aiohttp import WSMsgType, web
 
 from actors.gateway.wire import websocket
-from wrapper.connection import Closed, Dialer
+from wrapper.connection import Closed, Dialer, ingest_url
 
 _KEY = base64.b64encode(b"0123456789abcdef").decode()
 _UPGRADE = (
@@ -82,7 +82,7 @@ async def test_a_ping_that_is_read_after_the_line_fell_ends_nothing_and_the_clos
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    dialer = Dialer(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "s")
+    dialer = Dialer(ingest_url(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "s"))
     try:
         socket = await dialer.dial("")
         async with asyncio.timeout(10):
