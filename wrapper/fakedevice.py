@@ -280,7 +280,8 @@ class _Transfer(_Commands):
             return
         fake.recordings.acknowledged(task_id, attempt, "kept" if disposition == "keep" else "discarded")
         fake.emit("upload.acknowledged", task_id=task_id, attempt=attempt, disposition=disposition)
-        await fake.stumbles(self.role, "acked")
+        if await fake.stumbles(self.role, "acked") == "again":
+            await fake.say_uploaded(task_id, attempt)
 
 
 def store(root: Path, key: str, data: bytes) -> None:

@@ -43,7 +43,7 @@ POINTS: Final[dict[str, tuple[str, dict[str, str]]]] = {
     "uploaded": ("the upload is noted, before it is told", {"twice": "it is told twice"}),
     "said": ("the upload was told", {}),
     "ack": ("the acknowledgement came, before it is carried out", {}),
-    "acked": ("the recording is deleted and that is noted", {}),
+    "acked": ("the recording is deleted and that is noted", {"again": "the upload is told once more"}),
 }
 # An order's own name is a point too: `begin=…` is the `begin`s among the orders.
 ORDERS: Final = ("config", "begin", "pause", "resume", "finish", "cancel", "clear")
