@@ -142,6 +142,8 @@ def restore(
 
 def _move_aside(data_dir: Path, store: Path, src: Path) -> Path | None:
     """The old store with its log (they belong together), and what the backup brings along."""
+    if store.exists():
+        store_backup.fold_log(store)
     names = [store, *(store.with_name(store.name + end) for end in ("-wal", "-shm"))]
     names += [data_dir / name for name in (CONFIG, TOKEN) if (src / name).is_file()]
     there = [path for path in names if path.exists()]
@@ -150,9 +152,13 @@ def _move_aside(data_dir: Path, store: Path, src: Path) -> Path | None:
     base = data_dir / time.strftime("replaced-%Y%m%dT%H%M%SZ", time.gmtime())
     aside = next(p for n in range(1000) if not (p := base.with_name(f"{base.name}{f'.{n}' if n else ''}")).exists())
     aside.mkdir(mode=0o700)
+    _fsync(data_dir)  # the folder before what moves into it
     for path in reversed(there):  # the store itself last but its log: a crash between leaves it to be moved again
         shutil.move(path, aside / path.name)
     _fsync(aside)
+    # Before the new store takes the place: an old log that came back beside it would be played into it.
+    _fsync(data_dir)
+    _fsync(store.parent)
     return aside
 
 

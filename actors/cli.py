@@ -4,122 +4,42 @@
 
 from __future__ import annotations
 
-import asyncio
-import functools
-import os
 import sys
-from collections.abc import Awaitable, Callable
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from actors.cli_base import CONTEXT, ID, LABEL, Where, client_options
 from actors.protocol.codes import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
 from actors.protocol.defaults import FINAL_WAIT_S
-from actors.protocol.ids import valid_id
-from actors.protocol.urls import is_service_url
 
 if TYPE_CHECKING:
     from actors.config import Settings
     from actors.http_client import Client
 
-Work = Callable[["Client"], Awaitable[int]]
-CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
-
-
-class IdType(click.ParamType[str]):
-    name = "id"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if not valid_id(value):
-            self.fail(f"{value!r} is not an id: letters, digits, - and _, at most 64, the first no sign", param, ctx)
-        return str(value)
-
-
-class UrlType(click.ParamType[str]):
-    name = "url"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if not is_service_url(str(value)):
-            self.fail(f"{value!r} is not a URL of a service; write http://HOST:PORT or https://HOST", param, ctx)
-        return str(value)
-
-
-class LabelType(click.ParamType[tuple[str, str]]):
-    """K=V, as on a shell, or K:V, as in the API's `?label=`; the first of the two signs parts them."""
-
-    name = "label"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
-        if isinstance(value, tuple):
-            return value
-        at = min((at for at in (str(value).find("="), str(value).find(":")) if at > 0), default=0)
-        if not at:
-            self.fail(f"{value!r} is not K=V", param, ctx)
-        return value[:at], value[at + 1 :]
-
-
-ID = IdType()
-URL = UrlType()
-LABEL = LabelType()
 SERVER_PACKAGES = ("ray", "sqlite_utils", "orjson", "structlog")
 
 
-class Where:
-    """Where the service is and who we are; resolved only when a command is about to ask."""
-
-    def __init__(self, url: str | None, token: str | None, token_file: str | None, data_dir: str | None) -> None:
-        self.url, self.token, self.token_file, self.data_dir = url, token, token_file, data_dir
-
-    def client(self) -> Client:
-        from actors.http_client import Client, find_token, find_url
-
-        token = find_token(self.token, self.token_file, self.data_dir, self.url)
-        return Client(find_url(self.url, self.data_dir), token)
-
-    def token_file_in_use(self) -> str | None:
-        """None: the token came from the environment, and is there for the next command too."""
-        from actors.http_client import token_path
-
-        return None if self.token else str(token_path(self.token_file, self.data_dir))
-
-    def run(self, work: Work) -> None:
-        """Exits with what `work` returns; a Problem becomes its message and its exit code."""
-        from actors.http_client import Problem
-        from actors.show import say
-
-        async def whole() -> int:
-            async with self.client() as client:
-                return await work(client)
-
-        try:
-            sys.exit(asyncio.run(whole()))
-        except Problem as problem:
-            say(f"holdfast: {problem.detail} [{problem.code}]")
-            if problem.hint:
-                say(f"  {problem.hint}")
-            sys.exit(problem.exit_code)
+# Groups whose module is imported when one of them is asked for.
+LATER = {"node": "actors.cli_nodes", "invocation": "actors.cli_nodes", "task": "actors.cli_nodes"}
 
 
-def client_options(command: Callable[..., None]) -> Callable[..., None]:
-    """--url, --token-file, --data-dir and --json for every command that asks the service."""
+class _Groups(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *LATER})
 
-    @click.option("--url", type=URL, envvar="HOLDFAST_URL", help="Where Holdfast is.  [default: the data directory's]")
-    @click.option("--token-file", envvar="HOLDFAST_TOKEN_FILE", help="[default: DATA_DIR/token]")
-    @click.option("--data-dir", envvar="HOLDFAST_DATA_DIR", help="Of the `up` on this machine.")
-    @click.option("--json", "as_json", is_flag=True, help="For programs.")
-    @functools.wraps(command)
-    def wrapped(url: str | None, token_file: str | None, data_dir: str | None, **rest: Any) -> None:
-        # No --token: others see arguments (DESIGN §8).
-        command(Where(url, os.environ.get("HOLDFAST_TOKEN"), token_file, data_dir), **rest)
-
-    return wrapped
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in LATER and cmd_name not in self.commands:
+            self.add_command(getattr(import_module(LATER[cmd_name]), cmd_name))
+        return super().get_command(ctx, cmd_name)
 
 
-@click.group(context_settings=CONTEXT)
+@click.group(cls=_Groups, context_settings=CONTEXT)
 @click.version_option(package_name="holdfast", message="%(prog)s %(version)s")
 def cli() -> None:
-    """Durable sessions for things that may vanish: agents, robots, jobs."""
+    """Durable sessions, and nodes, for things that may vanish: agents, robots, jobs."""
 
 
 # -------------------------------------------------------------------- the server
@@ -717,6 +637,19 @@ def top(where: Where, interval: float, once: bool, as_json: bool) -> None:
         return EXIT_OK
 
     where.run(work)
+
+
+@cli.command(context_settings=CONTEXT)
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(dir_okay=False))
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def check(files: tuple[str, ...], as_json: bool) -> None:
+    """Judge recorded histories: what clients saw against what the store says (docs/history.md).
+
+    Exits with 0 if they are clean, 1 if there are anomalies, 2 if a file is no history.
+    """
+    from actors import verdict
+
+    sys.exit(verdict.give(files, as_json=as_json))
 
 
 @cli.command(context_settings=CONTEXT)

@@ -26,9 +26,11 @@ from actors.protocol import defaults
 
 PREFIX = "HOLDFAST_"
 HOST_ENTRY = r"(\*?\.)?[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*"
+COMMAND_ENTRY = r"\*|[A-Za-z0-9][A-Za-z0-9_.:/-]{0,126}\*?"
 # Variables of clients, wrappers and agents: not ours, but no mistakes either.
 CLIENT_VARIABLES = frozenset(
     {"URL", "TOKEN", "TOKEN_FILE", "CONFIG", "INPUT", "INPUT_FILE", "SESSION", "SESSION_ID", "EXECUTION_ID"}
+    | {"ENROLMENT_CODE"}
 )
 CLIENT_PREFIXES = ("EVENTS", "SPOOL_")
 # What the wrapper needs to come back in: its silence limit or its longest pause, then a connect; and a margin for a
@@ -78,8 +80,10 @@ class Settings(BaseSettings):
     window_bytes: int = Field(default=defaults.WINDOW_BYTES, ge=4096, le=64 << 20)
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
     webhook_allow: Annotated[tuple[str, ...], NoDecode] = ()
-    requests_per_s: float = Field(default=defaults.REQUESTS_PER_S, ge=0)
-    frames_per_s: float = Field(default=defaults.FRAMES_PER_S, ge=0)
+    node_commands: Annotated[tuple[str, ...], NoDecode] = ("*",)
+    objects_dir: Path | None = None
+    requests_per_s: float = Field(default=defaults.REQUESTS_PER_S, ge=0, allow_inf_nan=False)
+    frames_per_s: float = Field(default=defaults.FRAMES_PER_S, ge=0, allow_inf_nan=False)
     bytes_per_s: int = Field(default=defaults.BYTES_PER_S, ge=0)
     connections_per_token: int = Field(default=defaults.CONNECTIONS_PER_TOKEN, ge=1)
     connections_per_address: int = Field(default=defaults.CONNECTIONS_PER_ADDRESS, ge=1)
@@ -108,7 +112,7 @@ class Settings(BaseSettings):
     def _off(cls, value: Any) -> Any:
         return None if value == "off" else value  # neither TOML nor an environment can say null
 
-    @field_validator("allowed_origins", "webhook_allow", mode="before")
+    @field_validator("allowed_origins", "webhook_allow", "node_commands", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -135,10 +139,24 @@ class Settings(BaseSettings):
                 )
         return tuple(entry.lower() for entry in value)
 
-    @field_validator("data_dir")
+    @field_validator("node_commands")
     @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        return Path(os.path.abspath(value.expanduser()))
+    def _patterns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for entry in value:
+            if not re.fullmatch(COMMAND_ENTRY, entry):
+                raise ValueError(
+                    f"{entry!r} is no command pattern; write a command (device.info), the beginning of some "
+                    "(device.*), or * for every command"
+                )
+        return value
+
+    @field_validator("data_dir", "objects_dir")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        try:
+            return None if value is None else Path(os.path.abspath(value.expanduser()))
+        except RuntimeError as error:  # ~somebody who is not there
+            raise ValueError(str(error)) from None
 
     @field_validator("store")
     @classmethod
@@ -207,6 +225,7 @@ class Settings(BaseSettings):
             queue_limit=defaults.QUEUE_LIMIT,
             takeover=self.takeover,
             takeover_threshold_s=self.takeover_threshold_s,
+            node_commands=self.node_commands,
         )
 
     def origin_of(self, name: str) -> str:
@@ -254,12 +273,16 @@ def load(
     asked_for = path is not None
     if path is None:
         data_dir = given.get("data_dir") or from_env.get("data_dir") or Settings.model_fields["data_dir"].default
-        path = Path(data_dir).expanduser() / "holdfast.toml"
+        try:
+            path = Path(data_dir).expanduser() / "holdfast.toml"
+            asked_for = path.exists()
+        except (OSError, RuntimeError, TypeError, ValueError) as error:  # no path, or none to look at
+            raise ConfigError([*problems, f"data_dir: {error}"]) from error
     from_file: dict[str, Any] = {}
-    if asked_for or path.exists():
+    if asked_for:
         try:
             from_file = tomllib.loads(path.read_text("utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             why = error.strerror if isinstance(error, OSError) else error
             raise ConfigError([*problems, f"{path}: {why}"]) from error
         problems += [

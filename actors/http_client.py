@@ -151,8 +151,23 @@ class Client:
     async def get(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
         return await self._request("GET", path, params=params)
 
-    async def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        return await self._request("POST", path, body=body or {})
+    async def post(
+        self,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        key: str | None = None,
+        within_s: float = REQUEST_S,
+        back_within_s: float | None = None,
+    ) -> Any:
+        """key: the Idempotency-Key, if the caller has one to come back with. within_s: for what is answered late.
+        back_within_s: how long a service that died under the request is waited for.  [default: our patience]"""
+        return await self._request(
+            "POST", path, body=body or {}, key=key, within_s=within_s, back_within_s=back_within_s
+        )
+
+    async def patch(self, path: str, body: Mapping[str, Any]) -> Any:
+        return await self._request("PATCH", path, body=body)
 
     async def delete(self, path: str) -> Any:
         return await self._request("DELETE", path)
@@ -171,12 +186,23 @@ class Client:
         return items
 
     async def _request(
-        self, method: str, path: str, *, params: Mapping[str, Any] | None = None, body: Any = None
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        body: Any = None,
+        key: str | None = None,
+        within_s: float = REQUEST_S,
+        back_within_s: float | None = None,
     ) -> Any:
         assert self._http is not None, "use `async with`"
         loop = asyncio.get_running_loop()
-        give_up = loop.time() + self._patience_s
-        headers = {"Idempotency-Key": ulid()} if method == "POST" else {}
+        began = loop.time()
+        give_up = began + self._patience_s
+        back_within_s = self._patience_s if back_within_s is None else back_within_s
+        headers = {"Idempotency-Key": key or ulid()} if method == "POST" else {}
+        timeout = aiohttp.ClientTimeout(total=within_s, connect=5.0)
         asked = [
             (name, str(one))
             for name, value in (params or {}).items()
@@ -187,7 +213,7 @@ class Client:
         while True:
             try:
                 async with self._http.request(
-                    method, self.url + path, params=asked, json=body, headers=headers
+                    method, self.url + path, params=asked, json=body, headers=headers, timeout=timeout
                 ) as answer:
                     text = await answer.text()
                     if answer.status < 400:
@@ -195,6 +221,8 @@ class Client:
                     problem = Problem(_for_people({"status": answer.status, **_object(text)}))
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 problem = unreachable(self.url, str(error) or type(error).__name__)
+                if _was_there(error):  # it died under us, perhaps long after we asked: patience begins now
+                    give_up = max(give_up, min(loop.time(), began + within_s) + back_within_s)
             if problem.status not in (0, 503) or loop.time() + pause > give_up:
                 raise problem
             await asyncio.sleep(pause)
@@ -277,6 +305,12 @@ class Client:
         except Problem as problem:
             return problem
         return Problem({"status": status, "code": "refused", "detail": f"the stream was refused with {refused_with}"})
+
+
+def _was_there(error: BaseException) -> bool:
+    """Somebody took the connection and then went, which a service that restarts does."""
+    lost = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientPayloadError)
+    return isinstance(error, lost) and not isinstance(error, aiohttp.ClientConnectorError)
 
 
 class _Line:

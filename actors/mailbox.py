@@ -25,32 +25,32 @@ class OutcomeUnknown(Exception):
 class ActorPort(Protocol):
     """The runtime's side (Ray). All of it is hints: none of these calls may block the event loop."""
 
-    def awake(self, session_id: str) -> bool:
+    def awake(self, subject: str) -> bool:
         """A cheap belief; may be wrong either way."""
 
     async def call(self, request: Request, key: IdempotencyKey | None, within_s: float) -> Outcome:
         """Raises Asleep, OutcomeUnknown, TimeoutError (no answer in time), or the HoldfastError of the store."""
 
-    def wake(self, session_id: str) -> None:
+    def wake(self, subject: str) -> None:
         """In the background, bounded; never waits."""
 
-    def end_frozen(self, session_id: str) -> None:
+    def end_frozen(self, subject: str) -> None:
         """Kills the actor that missed its deadline, by pid and start time; in the background."""
 
 
 class NoActors:
     """Every session sleeps: for embedding, for tests, and while Ray is away."""
 
-    def awake(self, session_id: str) -> bool:
+    def awake(self, subject: str) -> bool:
         return False
 
     async def call(self, request: Request, key: IdempotencyKey | None, within_s: float) -> Outcome:
-        raise Asleep(request.session_id)
+        raise Asleep(request.addressee)
 
-    def wake(self, session_id: str) -> None:
+    def wake(self, subject: str) -> None:
         return None
 
-    def end_frozen(self, session_id: str) -> None:
+    def end_frozen(self, subject: str) -> None:
         return None
 
 
@@ -65,13 +65,13 @@ class Mailbox:
 
     async def perform(self, request: Request, key: IdempotencyKey | None = None, *, wake: bool = False) -> Outcome:
         """wake: an operator's call or an execution, so the actor should live; it comes up behind the answer."""
-        if self.port.awake(request.session_id):
+        if self.port.awake(request.addressee):
             try:
                 return await self.port.call(request, key, self.deadline_s)
             except TimeoutError:
-                self.port.end_frozen(request.session_id)
+                self.port.end_frozen(request.addressee)
             except (Asleep, OutcomeUnknown):
                 pass  # requests are idempotent by their seed: deciding again here is safe
         elif wake:
-            self.port.wake(request.session_id)
+            self.port.wake(request.addressee)
         return await self.local(request, key)

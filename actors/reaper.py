@@ -7,14 +7,17 @@ stands. A failed sweep is tried again later (`retry_at`), its due time never mov
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
-from actors.law.effects import Done
-from actors.law.requests import Sweep
+from actors.carry import Carrier
+from actors.law.requests import Request
+from actors.law.sweeps import sweep_of
 from actors.mailbox import Mailbox
+from actors.objects import ObjectStore
 from actors.protocol.defaults import AUDIT_RETENTION_S, CONTROL_DEADLINE_S, RETENTION_CHUNK
 from actors.protocol.errors import HoldfastError
-from actors.protocol.ids import ulid
+from actors.protocol.ids import Mint, ulid
 from actors.store.contract import DueDeadline, Outcome
 from actors.store.worker import StoreWorker
 from actors.telemetry import emit
@@ -26,42 +29,36 @@ RETRY_AFTER_S = 2.0
 JANITOR_S = 0.25  # of a tick: at 3 ms a chunk far more than any ingest, and half a core at the very most for a moment
 
 
-async def sweep_due(
-    worker: StoreWorker,
-    mailbox: Mailbox,
-    *,
-    limit: int = SWEEP_LIMIT,
-    on_outcome: Callable[[Outcome], None] | None = None,
-) -> int:
-    """One tick: everything that is due, at most `limit`. Returns how many sweeps changed something."""
+Perform = Callable[[Request], Awaitable[Outcome]]
+
+
+async def sweep_due(worker: StoreWorker, perform: Perform, *, limit: int = SWEEP_LIMIT, mint: Mint = ulid) -> int:
+    """One tick: everything that is due, at most `limit`. perform: to a committed outcome, spoken and carried.
+    Returns how many sweeps changed something."""
     due = await worker.read(lambda store: store.due(limit))
     slots = asyncio.Semaphore(CONCURRENT)
 
     async def one(deadline: DueDeadline) -> bool:
         async with slots:
-            return await _sweep(worker, mailbox, deadline, on_outcome)
+            return await _sweep(worker, perform, deadline, mint)
 
     return sum(await asyncio.gather(*(one(d) for d in due)))
 
 
-async def _sweep(
-    worker: StoreWorker, mailbox: Mailbox, due: DueDeadline, on_outcome: Callable[[Outcome], None] | None
-) -> bool:
-    request = Sweep(session_id=due.session_id, seed=ulid(), kind=due.kind, subject=due.subject)
+async def _sweep(worker: StoreWorker, perform: Perform, due: DueDeadline, mint: Mint) -> bool:
+    request = sweep_of(due.session_id, due.kind, due.subject, mint())
     try:
-        outcome = await asyncio.wait_for(mailbox.perform(request), SWEEP_WITHIN_S)
+        outcome = await asyncio.wait_for(perform(request), SWEEP_WITHIN_S)
     except (TimeoutError, HoldfastError) as error:
-        emit("reaper.sweep_failed", session=due.session_id, kind=due.kind, error=repr(error))
+        emit("reaper.sweep_failed", subject=due.session_id, kind=due.kind, error=repr(error))
         try:
             await worker.write(lambda store: store.retry_later(due, RETRY_AFTER_S))
         except HoldfastError as storage:  # then it stays due, and the next tick finds it
             emit("reaper.retry_failed", error=repr(storage))
         return False
-    if on_outcome is not None:
-        on_outcome(outcome)
-    changed = isinstance(outcome.answer, Done) and outcome.answer.changed
+    changed = bool(getattr(outcome.answer, "changed", False))
     if changed:
-        emit("deadline.fired", session=due.session_id, kind=due.kind, subject=due.subject)
+        emit("deadline.fired", subject=due.session_id, kind=due.kind, key=due.subject)
     return changed
 
 
@@ -80,8 +77,12 @@ class Reaper:
         retention_s: float,
         audit_retention_s: float = AUDIT_RETENTION_S,
         on_outcome: Callable[[Outcome], None],
+        objects: ObjectStore,
+        mint: Mint = ulid,
     ) -> None:
-        self._worker, self._mailbox, self._on_outcome = worker, mailbox, on_outcome
+        self._worker, self._mailbox, self._on_outcome, self._mint = worker, mailbox, on_outcome, mint
+        self._looks: set[asyncio.Task[object]] = set()
+        self._carrier = Carrier(self.perform, objects, self._spawn, mint)
         self._identity = (incarnation, pid, pid_started)
         self._tick_s, self._retention_ms = tick_s, round(retention_s * 1000)
         self._audit_ms = round(audit_retention_s * 1000)
@@ -98,10 +99,21 @@ class Reaper:
                 emit("reaper.tick_failed", error=repr(error))
             await asyncio.sleep(max(0.0, self._tick_s - (loop.time() - began)))
 
+    async def perform(self, request: Request) -> Outcome:
+        outcome = await self._mailbox.perform(request)
+        self._on_outcome(outcome)
+        await self._carrier.carry(outcome)
+        return outcome
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._looks.add(task)
+        task.add_done_callback(self._looks.discard)
+
     async def tick(self) -> int:
         self.ticks += 1
         await self._worker.write(lambda store: store.reaper_beat(*self._identity))
-        changed = await sweep_due(self._worker, self._mailbox, on_outcome=self._on_outcome)
+        changed = await sweep_due(self._worker, self.perform, mint=self._mint)
         await self.tidy()
         return changed
 

@@ -26,8 +26,10 @@ import ray.exceptions as rx
 from actors import processes, telemetry
 from actors.config import Settings
 from actors.law.effects import Speech
+from actors.law.nodes.requests import NODE, TASK
 from actors.law.requests import Request
 from actors.mailbox import Asleep, Mailbox, OutcomeUnknown
+from actors.objects import object_store
 from actors.pool import DaemonPool, PoolFull
 from actors.protocol.errors import HoldfastError, StorageUnavailable
 from actors.protocol.ids import ulid
@@ -50,11 +52,14 @@ PENDING_CALLS = 1000  # to one actor, unanswered; past it hints are dropped and 
 Forget = Callable[[str, str], Awaitable[object]]
 
 
-def placement_name(session_id: str, settings: Settings) -> str:
-    """Which actor a session lives in: its own, or a cell shared with others. Stable over processes and versions."""
+def placement_name(subject: str, settings: Settings) -> str | None:
+    """Which actor a session or a node lives in: its own, or a cell shared with others. Stable over processes and
+    versions. None: it has no actor (a task, which an order will own); whoever asks decides."""
+    if subject.startswith(TASK):
+        return None
     if settings.cells is None:
-        return f"session/{session_id}"
-    digest = hashlib.sha256(session_id.encode()).digest()  # not hash(): that one is salted per process
+        return subject if subject.startswith(NODE) else f"session/{subject}"
+    digest = hashlib.sha256(subject.encode()).digest()  # not hash(): that one is salted per process
     return f"session-cell/{int.from_bytes(digest[:8], 'big') % settings.cells}"
 
 
@@ -97,12 +102,14 @@ class RayPort:
             return
         self._answered_at = time.monotonic()
 
-    def awake(self, session_id: str) -> bool:
-        name = placement_name(session_id, self.settings)
+    def awake(self, subject: str) -> bool:
+        name = placement_name(subject, self.settings)
         return name in self.handles or name in self.rows
 
     async def call(self, request: Request, key: IdempotencyKey | None, within_s: float) -> Outcome:
-        name = placement_name(request.session_id, self.settings)
+        name = placement_name(request.addressee, self.settings)
+        if name is None:
+            raise Asleep(request.addressee)
         deadline = asyncio.get_running_loop().time() + within_s
         handle = self.handles.get(name) or await self._found(name)
         try:
@@ -123,9 +130,9 @@ class RayPort:
         assert isinstance(outcome, Outcome)
         return outcome
 
-    def wake(self, session_id: str) -> None:
-        name = placement_name(session_id, self.settings)
-        if name in self._waking or name in self.handles:
+    def wake(self, subject: str) -> None:
+        name = placement_name(subject, self.settings)
+        if name is None or name in self._waking or name in self.handles:
             return
         if len(self._to_wake) >= WAKES_WAITING:  # a storm: nobody needs the actor to get an answer
             self._waking.discard(self._to_wake.popleft())
@@ -134,8 +141,10 @@ class RayPort:
         if self._tasks_named("wake") < WAKES_AT_ONCE:
             self._spawn(self._wake_some(), "wake")
 
-    def end_frozen(self, session_id: str) -> None:
-        name = placement_name(session_id, self.settings)
+    def end_frozen(self, subject: str) -> None:
+        name = placement_name(subject, self.settings)
+        if name is None:
+            return
         row = self.rows.get(name)
         if row is not None:
             killed = processes.end_exactly(row.pid, row.pid_started)
@@ -178,7 +187,7 @@ class RayPort:
                 self._waking.discard(name)
 
     async def _wake(self, name: str) -> None:
-        handle = await self._pool.run(lambda: session_actor(name, self.settings, self.cluster), BORN_S)
+        handle = await self._pool.run(lambda: mailbox_actor(name, self.settings, self.cluster), BORN_S)
         try:
             async with asyncio.timeout(BORN_S):
                 row = await handle.who.remote()
@@ -255,9 +264,10 @@ class Hints:
 
 
 class SessionRay:
-    """A session's process (or a cell's): counts who is inside, and leaves when nobody needs it."""
+    """A session's or a node's process, or a cell's: counts who is inside, and leaves when nobody needs it."""
 
     async def __init__(self, settings_json: str, name: str, cluster: str) -> None:  # type: ignore[misc]
+        from actors.node import NodeActor
         from actors.session import SessionActor
 
         settings = _begin(settings_json)
@@ -265,7 +275,8 @@ class SessionRay:
         hints = Hints()
         try:
             row = ActorRow(name, cluster, ulid(), *_me())
-            self.actor = SessionActor(_worker(settings, readers=1), row, settings.hibernate_after_s, hints)
+            kind = NodeActor if name.startswith(NODE) else SessionActor
+            self.actor = kind(_worker(settings, readers=1), row, settings.hibernate_after_s, hints)
             await self.actor.open()
         except Exception as error:
             telemetry.emit("session.start.failed", name=name, error=error)
@@ -333,8 +344,8 @@ class GatewayActor:
     async def show(self, session_id: str) -> dict[str, Any]:
         return await self.gateway.door.worker.read(lambda store: store.session(session_id))
 
-    async def hint(self, session_id: str, last_seq: int, speech: tuple[Speech, ...]) -> None:
-        self.gateway.hint(session_id, last_seq, speech)
+    async def hint(self, subject: str, last_seq: int, speech: tuple[Speech, ...]) -> None:
+        self.gateway.hint(subject, last_seq, speech)
 
 
 class ReaperActor:
@@ -365,6 +376,7 @@ class ReaperActor:
                 retention_s=settings.retention_s,
                 audit_retention_s=settings.audit_retention_s,
                 on_outcome=hints,
+                objects=object_store(settings.objects_dir),
             ).run()
             believing.cancel()
         except BaseException as error:
@@ -445,7 +457,7 @@ def _named(name: str) -> Any:
     return ray.get_actor(name, namespace=NAMESPACE)
 
 
-def session_actor(name: str, settings: Settings, cluster: str) -> Any:
+def mailbox_actor(name: str, settings: Settings, cluster: str) -> Any:
     return _actor(SessionRay, name, 0, settings.to_json(), name, cluster)
 
 

@@ -64,13 +64,15 @@ class SessionActor:
         asked_at = self._clock()
         if asked_at - self._last_call < self._hibernate_after_s:
             return
+        self._quiet_since_call = -1.0 if await self.busy() else asked_at
+
+    async def busy(self) -> bool:
         session_id = self.row.name.removeprefix("session/")
         try:
             resource = await self._worker.write(lambda store: store.session(session_id))
-            busy = resource["active_execution"] is not None
+            return resource["active_execution"] is not None
         except HoldfastError as error:
-            busy = error.retryable  # deleted or unknown: nothing to stay awake for
-        self._quiet_since_call = -1.0 if busy else asked_at
+            return error.retryable  # deleted or unknown: nothing to stay awake for
 
     def may_hibernate(self) -> bool:
         """No method in flight, none since the store was found quiet. Check it and leave without an await between."""

@@ -1,7 +1,15 @@
-"""What every suite shares: a waiting helper with a deadline, and a world with a clock that walks."""
+"""What every suite shares: waiting with a deadline, a world with a clock that walks, and who may run beside whom.
+
+With pytest-xdist (`-n 2 --dist loadgroup`, as CI does) the tests that start a real `up` stay in one worker: what they
+share is started once, and no two of them boot at a time, which two cores cannot do within their deadlines. A test that
+is marked `alone` has the machine to itself: the other worker finishes the test at hand and waits. Without xdist all of
+this is nothing.
+"""
 
 from __future__ import annotations
 
+import fcntl
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +20,7 @@ import pytest
 from tests.world import World
 
 T = TypeVar("T")
+UPS = frozenset({"shared_service", "own_service", "shared_up", "make_up"})  # fixtures: a real `up` each
 
 
 def eventually(fact: Callable[[], T], within: float = 10.0, *, every: float = 0.02, what: str = "") -> T:
@@ -30,3 +39,28 @@ def world(tmp_path: Path) -> Iterator[World]:
     made = World(tmp_path)
     yield made
     made.close()
+
+
+# ---------------------------------------------------------------- several workers on one machine
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("ray") or UPS & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.xdist_group("up"))
+
+
+@pytest.fixture(autouse=True)
+def room(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Shared by all tests that run at a time, or held by one that is `alone`."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        yield
+        return
+    alone = request.node.get_closest_marker("alone") is not None
+    shared_by_workers = tmp_path_factory.getbasetemp().parent
+    with open(shared_by_workers / "turn.lock", "a") as turn, open(shared_by_workers / "room.lock", "a") as held:
+        # Who wants the room alone waits for it inside the turnstile: nobody slips in before them for ever.
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        fcntl.flock(held, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(turn, fcntl.LOCK_UN)
+        yield

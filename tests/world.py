@@ -13,6 +13,7 @@ from typing import Any
 from actors.law import requests as rq
 from actors.law.effects import Answer, Connected, Refuse
 from actors.law.model import Limits, Policy
+from actors.law.sweeps import sweep_of
 from actors.protocol.ids import ulid
 from actors.store.contract import AppendItem, AppendResult, EncodedEvent, IdempotencyKey, Outcome
 from actors.store.sqlite import SqliteStore
@@ -47,10 +48,7 @@ class World:
                 self.sweep()
 
     def sweep(self) -> list[Outcome]:
-        return [
-            self.do(rq.Sweep(session_id=d.session_id, seed=ulid(), kind=d.kind, subject=d.subject))
-            for d in self.store.due(1000)
-        ]
+        return [self.do(sweep_of(d.session_id, d.kind, d.subject, ulid())) for d in self.store.due(1000)]
 
     # ------------------------------------------------------------ asking
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
-import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,13 +27,12 @@ from actors.protocol.ids import new_id
 from wrapper import VERSION, survivors
 from wrapper import effects as law
 from wrapper.commands import Commands
-from wrapper.connection import Closed, Dialer, Socket
-from wrapper.drivers import driver
+from wrapper.connection import Closed, Socket
 from wrapper.ladder import SHARES
 from wrapper.link import Link, Phase
 from wrapper.packing import pack
+from wrapper.ports import Ports
 from wrapper.runner import Job, Runner
-from wrapper.spool import Spool
 from wrapper.spooldb import Policy
 from wrapper.spoolfile import SpoolFull
 from wrapper.telemetry import Emit, silent
@@ -84,24 +81,27 @@ class Ended:
 
 
 class Wrapper:
-    def __init__(self, settings: Settings, emit: Emit = silent) -> None:
+    def __init__(self, settings: Settings, emit: Emit = silent, ports: Ports | None = None) -> None:
         """Opens the spool. Raises SpoolError."""
         self.settings, self.emit = settings, emit
-        self.spool = Spool(
+        self.ports = ports = ports or Ports()
+        self._clock = ports.clock
+        self.spool = ports.spool(
             settings.spool_dir,
             settings.session_id,
             limit_bytes=settings.spool_limit_bytes,
             policy=settings.spool_policy,
         )
-        speaks = driver(settings.events)
+        speaks = ports.driver(settings.events)
         keep = speaks.keeps_stdin if settings.keep_stdin is None else settings.keep_stdin
         job = Job(settings.argv, settings.session_id, speaks, keep, settings.orphan_after_s)
-        jitter = [random.uniform(0.8, 1.2) for _ in range(16)]
+        jitter = [ports.uniform(0.8, 1.2) for _ in range(16)]
         backoff = {} if settings.backoff_s is None else {"backoff_s": settings.backoff_s}
-        self.link = Link(self.spool.wrapper_id, new_id("instance"), VERSION, jitter=jitter, **backoff)
-        self.runner = Runner(self.spool, self.call, self.once_call, job, self, emit)
+        instance_id = new_id("instance", ports.mint)
+        self.link = Link(self.spool.wrapper_id, instance_id, VERSION, jitter=jitter, **backoff)
+        self.runner = Runner(self.spool, self.call, self.once_call, job, self, emit, ports)
         self.commands = Commands(self.spool, self.call, self.runner, self._say, emit, self._accepts)
-        self.dialer = Dialer(settings.url, settings.session_id)
+        self.dialer = ports.dialer(settings.url, settings.session_id)
         self.final: dict[str, Any] | None = None  # of the last execution that ended here
         self.final_acked = False
         self.started = asyncio.Event()
@@ -140,7 +140,7 @@ class Wrapper:
     async def run(self) -> Ended:
         """Until something ends it. Raises SpoolBroken; the agent then stays with its shim."""
         self._ending = asyncio.get_running_loop().create_future()
-        strays = await survivors.adopt(self.spool, self.call)
+        strays = await survivors.adopt(self.spool, self.call, self.ports.shims)
         if self.settings.once and self._the_one is None:
             self._the_one = next((row.execution_id for row in await self.call(self.spool.known)), None)
         work = asyncio.create_task(self._work(strays))
@@ -170,7 +170,7 @@ class Wrapper:
 
     async def _work(self, strays: list[str]) -> None:
         if strays:
-            await survivors.end(self.spool, self.call, self.emit, strays)
+            await survivors.end(self.spool, self.call, self.emit, strays, self.ports.shims)
         if self.spool.unreadable:
             # "Nothing new starts": the server ends after its grace what we know nothing of; then we are a new wrapper.
             self.emit("spool.unreadable", moved_aside=self.spool.dir)
@@ -291,7 +291,7 @@ class Wrapper:
             except Closed as closed:
                 code, reason = closed.code, closed.reason
             self._socket = None
-            for effect in self.link.on_close(attempt, code, reason, time.monotonic()):
+            for effect in self.link.on_close(attempt, code, reason, self._clock()):
                 if isinstance(effect, law.Refuse):
                     await self.call(self.spool.refuse, effect.execution_id, effect.seq)
                 elif isinstance(effect, law.Stop):
@@ -300,7 +300,7 @@ class Wrapper:
                     await self._until_quiet(Ended("stopped", effect.code, effect.reason), 0.0)
                     return
                 elif isinstance(effect, law.ConnectAt):
-                    pause = max(0.0, effect.at_s - time.monotonic())
+                    pause = max(0.0, effect.at_s - self._clock())
                     self.emit("connection.lost", code=code, reason=reason, retry_in_s=round(pause, 1))
                     await asyncio.sleep(pause)
 
@@ -320,9 +320,10 @@ class Wrapper:
         tasks = [asyncio.create_task(part) for part in parts]
         closing = (CLOSE["going_away"], "")
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:  # in this order, if several have ended: what the peer said comes first
+                if task.done():
+                    task.result()
         except Closed as closed:
             closing = (CLOSE["going_away"], closed.reason)
             raise
@@ -339,7 +340,7 @@ class Wrapper:
             frame = await socket.receive()
             if frame.get("type") == "error":
                 self.emit("server.error", code=frame.get("code"), message=frame.get("message"))
-            for effect in self.link.on_frame(attempt, frame, time.monotonic()):
+            for effect in self.link.on_frame(attempt, frame, self._clock()):
                 # Shielded: a socket that falls in the middle must not leave an abort half done.
                 await asyncio.shield(self._apply(effect, socket))
             self._bell.set()
@@ -436,7 +437,7 @@ class Wrapper:
                 pid = None if row is None else row.agent_pid
             sent = False
             for frame in pack(plan, rows, cursor.last_seq, pid):
-                if not self.link.on_sent(plan, frame.first, frame.last, frame.size, time.monotonic()):
+                if not self.link.on_sent(plan, frame.first, frame.last, frame.size, self._clock()):
                     break
                 await socket.send(frame.text)
                 sent = True
@@ -444,10 +445,10 @@ class Wrapper:
 
     async def _tick(self, attempt: int, socket: Socket) -> None:
         """Heartbeats, and the deadlines of hello and of acknowledgements."""
-        opened = beat = time.monotonic()
+        opened = beat = self._clock()
         while True:
             await asyncio.sleep(TICK_S)
-            now = time.monotonic()
+            now = self._clock()
             if self.link.phase is Phase.GREETING and now - opened > HELLO_TIMEOUT_S:
                 raise Closed(None, "no hello_ack in time")
             for effect in self.link.on_tick(now):

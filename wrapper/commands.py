@@ -13,7 +13,7 @@ from typing import Any, Final
 from actors.protocol.defaults import INTERRUPT_S
 from actors.protocol.ids import valid_id
 from wrapper import ladder as law
-from wrapper.runner import Call, Run, Runner, now_ms
+from wrapper.runner import Call, Run, Runner
 from wrapper.spool import Execution, Spool
 from wrapper.telemetry import Emit
 
@@ -86,7 +86,7 @@ class Commands:
         within = next((one for one in told if isinstance(one, (int, float)) and one > 0), INTERRUPT_S)
         new = law.begin(
             "interrupt",
-            now_ms(),
+            self.runner.wall_ms(),
             min(max(float(within), WITHIN_MIN_S), WITHIN_MAX_S),
             force=bool(command.get("force")),
             reason=command.get("reason"),
@@ -135,7 +135,7 @@ class Commands:
             await self.call(self.spool.bury, execution_id)
             return False
         if run is None:  # waiting for its turn: the runner ends it when it comes
-            ladder = law.begin("abort", now_ms(), INTERRUPT_S, reason=reason)
+            ladder = law.begin("abort", self.runner.wall_ms(), INTERRUPT_S, reason=reason)
             await self.call(self.spool.drop, row.no, reason, ladder)
             self.runner.more.set()
             return True
@@ -143,7 +143,7 @@ class Commands:
         if run.ending:
             self.runner.ring()
             return False
-        ladder = self.runner.end_by(run, law.begin("abort", now_ms(), INTERRUPT_S, reason=reason))
+        ladder = self.runner.end_by(run, law.begin("abort", self.runner.wall_ms(), INTERRUPT_S, reason=reason))
         await self.call(self.spool.drop, run.no, reason, ladder)
         self.runner.began(run, ladder)
         return True

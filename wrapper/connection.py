@@ -8,7 +8,9 @@ own service's answer (problem+json): a proxy's 404 is no word of Holdfast, and m
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import socket
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -44,11 +46,15 @@ def ingest_url(base: str, session_id: str) -> str:
     return f"{base.rstrip('/')}/v1/sessions/{session_id}/ingest"
 
 
+def node_url(base: str, node_id: str, role: str) -> str:
+    return f"{base.rstrip('/')}/v1/nodes/{node_id}/connect?role={role}"
+
+
 class Dialer:
     """Makes sockets; holds the one HTTP session. aiohttp is imported at the first dial (it takes 150 ms)."""
 
-    def __init__(self, base_url: str, session_id: str) -> None:
-        self.url = ingest_url(base_url, session_id)
+    def __init__(self, url: str) -> None:
+        self.url = url
         self._session: aiohttp.ClientSession | None = None
 
     async def dial(self, token: str) -> Socket:
@@ -122,7 +128,9 @@ class Socket:
                     if isinstance(frame, dict):
                         return frame
                 case WSMsgType.PING:
-                    await self._ws.pong(message.data)
+                    with contextlib.suppress(ConnectionError, RuntimeError):
+                        # A line that fell behind this ping: what is still to be read says how it ended.
+                        await self._ws.pong(message.data)
                 case WSMsgType.CLOSE:
                     raise Closed(message.data, message.extra or "")
                 case WSMsgType.CLOSING | WSMsgType.CLOSED | WSMsgType.ERROR:
@@ -152,3 +160,10 @@ class Socket:
             await self._ws.close(code=code, message=reason.encode()[:120])
         except (ConnectionError, RuntimeError, TimeoutError):
             return  # it is closed, one way or another
+
+    def cut(self) -> None:
+        """Without a word, as a cable does: the peer sees 1006, and so do we."""
+        line = self._ws.get_extra_info("socket")
+        if line is not None:
+            with contextlib.suppress(OSError):
+                line.shutdown(socket.SHUT_RDWR)

@@ -10,15 +10,15 @@ frozen effects for the shell to carry out, in order. Its rules:
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, Final
 
-from actors.protocol.codes import CLOSE, CLOSE_CODES, PROTOCOL_VERSION, may_reconnect
-from actors.protocol.defaults import BACKOFF_RESET_S, BACKOFF_S, HEARTBEAT_S, MAX_FRAME_BYTES, WINDOW_BYTES
+from actors.protocol.codes import CLOSE_CODES, PROTOCOL_VERSION
+from actors.protocol.defaults import BACKOFF_S, HEARTBEAT_S, MAX_FRAME_BYTES, WINDOW_BYTES
+from wrapper.backoff import Backoff
 from wrapper.effects import (
     Abort,
     Acked,
@@ -37,7 +37,6 @@ from wrapper.effects import (
 )
 
 ACK_DEADLINE_S: Final = 30.0  # a peer that takes frames and acknowledges none for this long is as good as gone
-RETRY_AFTER_MAX_S: Final = 300.0  # a server may ask for patience, not for absence
 SMALLEST_FRAME_BYTES: Final = 128 << 10  # above every output record, escaped at its worst
 ENVELOPE_BYTES: Final = 512  # what a frame costs beside its records
 STRIKES: Final = 3  # a record refused this often, replacements included, is left until the next connection
@@ -99,9 +98,7 @@ class Link:
         self.cursors: dict[str, Cursor] = {}
         self.window_bytes = WINDOW_BYTES
         self.max_frame_bytes = MAX_FRAME_BYTES
-        self._backoff_s, self._jitter = tuple(backoff_s), tuple(jitter or (1.0,))
-        self._losses = 0
-        self._live_since: float | None = None
+        self._backoff = Backoff(backoff_s, jitter)
         self._progress_at = 0.0
         self._told: dict[str, Known] = {}
 
@@ -159,22 +156,11 @@ class Link:
         if attempt != self.attempt or self.phase in (Phase.IDLE, Phase.STOPPED):
             return []
         row = CLOSE_CODES.get(code) if code is not None else None
-        # 4009 names a later attempt of this very instance. This one is our latest (an older one's close was refused
-        # above), so that attempt is gone, if it ever was: come back with a greater number.
-        if not may_reconnect(code) and code != CLOSE["fenced"]:
+        pause = self._backoff.on_close(code, reason, now)
+        if pause is None:
             self.phase = Phase.STOPPED
             return [Stop(code, reason or (row.name if row else "closed"))]
-        if self._live_since is not None and now - self._live_since >= BACKOFF_RESET_S:
-            self._losses = 0
-        self._live_since = None
-        pause = self._backoff_s[min(self._losses, len(self._backoff_s) - 1)]
-        pause *= self._jitter[self._losses % len(self._jitter)]
-        effects: list[Effect] = []
-        if row is not None and row.reconnect == "smaller":
-            effects = self._smaller()
-        if row is not None and row.reconnect == "later":
-            pause = max(pause, _retry_after_s(reason))
-        self._losses += 1
+        effects = self._smaller() if row is not None and row.reconnect == "smaller" else []
         self.phase = Phase.IDLE
         return [*effects, ConnectAt(now + pause)]
 
@@ -212,7 +198,8 @@ class Link:
             if execution_id in self._told:
                 effects += self._directive(execution_id, one, now)
         self.phase = Phase.LIVE
-        self._live_since = self._progress_at = now
+        self._progress_at = now
+        self._backoff.on_live(now)
         heartbeat_s = float(frame.get("heartbeat_interval_s") or HEARTBEAT_S)
         return [*effects, Send({"type": "ready"}), Live(heartbeat_s, float(frame.get("grace_s") or 0.0))]
 
@@ -353,12 +340,3 @@ class Link:
 
 def _seq(value: object) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
-
-
-_RETRY_AFTER = re.compile(r"retry_after_s\D{0,4}(\d{1,6}(?:\.\d{1,3})?)")
-
-
-def _retry_after_s(reason: str) -> float:
-    """`{"retry_after_s":5}` or `retry_after_s=5`: whichever way the reason says it."""
-    found = _RETRY_AFTER.search(reason)
-    return min(float(found.group(1)), RETRY_AFTER_MAX_S) if found else 0.0

@@ -106,8 +106,7 @@ class Records(SpoolDb):
     def _tidy(self) -> None:
         """Gives room back to the disk, a step at a time: at once where it is scarce (the shim waits for it), else
         when it is worth the writing. Not having managed to is no harm."""
-        disk = os.statvfs(self.dir)
-        total, free = disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize
+        total, free = self._disk()
         scarce = free < min(4 * SPOOL_RESERVE_BYTES, total * 3 // 4)
         pages = self._one("PRAGMA freelist_count")[0]
         if pages < (SCARCE_PAGES if scarce else TIDY_PAGES):
@@ -194,12 +193,16 @@ class Records(SpoolDb):
 
     # ------------------------------------------------------------ limits
 
+    def _disk(self) -> tuple[int, int]:
+        """Bytes of the disk: all of it, and those that are free for us."""
+        disk = os.statvfs(self.dir)
+        return disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize
+
     def room(self) -> bool:
         """May output be taken in? The reserve is for control and final records, on the disk as in the count."""
         if self.bytes + self.reserve_bytes > self.limit_bytes and not (self.policy == "trim" and self._trim()):
             return False
-        disk = os.statvfs(self.dir)
-        total, free = disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize
+        total, free = self._disk()
         reserve = min(SPOOL_RESERVE_BYTES, total // 4)
         if free > reserve:
             return True

@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal as signals
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
 from actors.protocol.defaults import CHUNK_S, INTERRUPT_S, QUEUE_LIMIT
 from wrapper import ladder as law
-from wrapper import segments, verdicts
+from wrapper import verdicts
 from wrapper.drivers.base import Driver, event
 from wrapper.ladder import Ladder
+from wrapper.ports import Ports
 from wrapper.segments import Piece
 from wrapper.shimctl import Shim, Spec
 from wrapper.spool import Execution, Spool
@@ -98,9 +97,13 @@ class Run:
 
 
 class Runner:
-    def __init__(self, spool: Spool, call: Call, once: Call, job: Job, hooks: Hooks, emit: Emit) -> None:
+    def __init__(
+        self, spool: Spool, call: Call, once: Call, job: Job, hooks: Hooks, emit: Emit, ports: Ports | None = None
+    ) -> None:
         """``call`` waits for room on a full disk; ``once`` raises SpoolFull, for what must not wait."""
         self.spool, self.call, self.once, self.job, self.hooks, self.emit = spool, call, once, job, hooks, emit
+        ports = ports or Ports()
+        self.shims, self._clock, self.wall_ms = ports.shims, ports.clock, ports.wall_ms
         self.current: Run | None = None
         self.detached = False  # leave the agent to its shim and go
         self.closing = False  # end with the execution at hand
@@ -140,11 +143,11 @@ class Runner:
 
     def end_by(self, run: Run, new: Ladder) -> Ladder:
         """The ladder that results; the caller spools it, then hands it to `began`."""
-        return new if run.ladder is None else law.upgrade(run.ladder, new, now_ms())
+        return new if run.ladder is None else law.upgrade(run.ladder, new, self.wall_ms())
 
     def began(self, run: Run, ladder: Ladder) -> None:
         # A rung may have been climbed while it was spooled: never back.
-        run.ladder = ladder if run.ladder is None else law.upgrade(run.ladder, ladder, now_ms())
+        run.ladder = ladder if run.ladder is None else law.upgrade(run.ladder, ladder, self.wall_ms())
         run.bell.set()
 
     def kill(self, run: Run) -> None:
@@ -188,7 +191,7 @@ class Runner:
         if run.row.state == "final":
             return await self._bury(run)
         if run.opened:
-            self._attach(run, Shim.adopt(self._path(run.row.run_dir)))
+            self._attach(run, self.shims.adopt(self._path(run.row.run_dir)))
             if run.shim is not None:
                 # Recorded as open; whoever recorded it may have died before it said so. Twice opens once.
                 run.shim.tell("open")
@@ -207,7 +210,7 @@ class Runner:
         return None
 
     def _patience(self, run: Run) -> float:
-        rung = None if run.ladder is None else law.wait_s(run.ladder, now_ms())
+        rung = None if run.ladder is None else law.wait_s(run.ladder, self.wall_ms())
         return IDLE_S if rung is None else min(IDLE_S, rung + 0.001)
 
     def _path(self, run_dir: str | None) -> str:
@@ -234,7 +237,7 @@ class Runner:
     async def _launch(self, run: Run) -> bool:
         """A child behind the gate. False: it is over already, or never will be."""
         while True:
-            old = Shim.adopt(self._path(run.row.run_dir)) if run.row.run_dir else None
+            old = self.shims.adopt(self._path(run.row.run_dir)) if run.row.run_dir else None
             if old is not None:
                 if old.opened():
                     # The spool is older than the truth (restored from a backup): it ran. Adopt, never run again.
@@ -245,7 +248,8 @@ class Runner:
                 # Never opened, and nobody else can open it: we hold the lock, and its directory goes now.
                 old.tell("shut")
                 old.kill(shim=True, agent=False)
-                old.remove()
+                old.close()
+                self.shims.clear(self._path(run.row.run_dir))
             if run.ladder is not None or run.dropped or run.failures >= LAUNCHES:
                 await self._never_ran(run, "ended before it began" if run.ladder else "its shim would not start")
                 return False
@@ -257,7 +261,7 @@ class Runner:
             path = self._path(run_dir)
             spec = Spec(self.job.argv, self.job.cwd, self.job.orphan_after_s, data, not self.job.keep_stdin)
             try:
-                shim = await asyncio.to_thread(self._start, path, spec, self._env(run, path))
+                shim = await asyncio.to_thread(self.shims.start, path, spec, self._env(run, path))
             except OSError as error:
                 run.failures += 1
                 self.emit("shim.failed", execution_id=run.execution_id, error=error)
@@ -274,13 +278,9 @@ class Runner:
             self.emit("shim.failed", execution_id=run.execution_id, error="it did not introduce its child")
             self._let_go(run)
 
-    def _start(self, path: str, spec: Spec, env: Mapping[str, str]) -> Shim:
-        shutil.rmtree(path, ignore_errors=True)
-        return Shim.start(path, spec, env)
-
     async def _facts(self, run: Run, shim: Shim) -> Any:
-        deadline = time.monotonic() + SHIM_WAIT_S
-        while (facts := shim.facts()) is None and time.monotonic() < deadline:
+        deadline = self._clock() + SHIM_WAIT_S
+        while (facts := shim.facts()) is None and self._clock() < deadline:
             run.bell.clear()
             await rung(run.bell, 0.05)
         return facts
@@ -322,13 +322,13 @@ class Runner:
         """Segments → records, at most every CHUNK_S, so that a chatty agent makes chunks and not letters."""
         if run.shim is None or not run.opened:
             return
-        pause = run.pumped_at + CHUNK_S - time.monotonic()
+        pause = run.pumped_at + CHUNK_S - self._clock()
         if pause > 0:
             await asyncio.sleep(pause)
         more, run.moved = True, False
         while more and not self.detached:
             more = await self._pump_once(run)
-        run.pumped_at = time.monotonic()
+        run.pumped_at = self._clock()
 
     async def _pump_once(self, run: Run) -> bool:
         """True if there may be more."""
@@ -338,13 +338,13 @@ class Runner:
         def work() -> tuple[list[Piece], list[dict[str, Any]], bool | None, int] | None:
             if not self.spool.room():
                 return None  # back-pressure: unread segments stop the shim, the shim's full pipes stop the agent
-            pieces, at = segments.read(path, run.at)
+            pieces, at = self.shims.read(path, run.at)
             if not pieces and at == run.at:
                 return [], [], None, 0
             fed = self.job.driver.feed(run.driver_state, pieces, end=False)
             last = self.spool.append(run.no, [] if dropped else fed.items, at, fed.state)
             if at.segment > run.at.segment:
-                segments.forget(path, at.segment)
+                self.shims.forget(path, at.segment)
             run.at, run.driver_state = at, fed.state
             return pieces, fed.ephemeral, fed.busy, last
 
@@ -371,25 +371,25 @@ class Runner:
     async def _climb(self, run: Run) -> None:
         if run.ladder is None or run.shim is None or not run.opened:
             return
-        run.ladder = law.anchored(run.ladder, now_ms())
-        while (rung := law.climb(run.ladder, now_ms())) is not None:
+        run.ladder = law.anchored(run.ladder, self.wall_ms())
+        while (rung := law.climb(run.ladder, self.wall_ms())) is not None:
             ladder, name = rung
             body = None
             if not run.dropped:
-                body = event("agent.signalled", now_ms(), {"signal": name, "step": ladder.step})
+                body = event("agent.signalled", self.wall_ms(), {"signal": name, "step": ladder.step})
             # Recorded, then done: a step is never repeated after a crash, but for the last, which harms nobody twice.
             try:
                 last = await self.once(self.spool.climb, run.no, ladder, body)
             except SpoolFull:
                 body, last = None, 0  # a full disk may cost the event, not the ladder
             # An upgrade may have come while that was written; its force is not lost.
-            run.ladder = law.upgrade(ladder, run.ladder, now_ms()) if run.ladder.force else ladder
+            run.ladder = law.upgrade(ladder, run.ladder, self.wall_ms()) if run.ladder.force else ladder
             run.shim.tell(f"sig {int(signals.Signals[name])}")
             self.emit("agent.signalled", execution_id=run.execution_id, signal=name)
             if body is not None:
                 self.hooks.on_records(run.execution_id, last)
         if run.ladder.step >= len(law.SIGNALS):
-            now = time.monotonic()
+            now = self._clock()
             if run.killed_at is None:
                 run.killed_at = now
                 run.shim.tell(f"sig {int(signals.SIGKILL)}")
@@ -478,17 +478,13 @@ class Runner:
     def _clear_away(self, run: Run) -> None:
         self._let_go(run)
         if run.row.run_dir:
-            shutil.rmtree(self._path(run.row.run_dir), ignore_errors=True)
+            self.shims.clear(self._path(run.row.run_dir))
 
     def _check_in(self, run: Run) -> None:
-        now = time.monotonic()
+        now = self._clock()
         if run.shim is not None and now - run.checked_at >= min(CHECK_IN_S, self.job.orphan_after_s / 4):
             run.checked_at = now
             run.shim.tell(".")
 
     def stop_ladder(self, reason: str, *, force: bool = False) -> Ladder:
-        return law.begin("stop", now_ms(), INTERRUPT_S, force=force, reason=reason)
-
-
-def now_ms() -> int:
-    return int(time.time() * 1000)
+        return law.begin("stop", self.wall_ms(), INTERRUPT_S, force=force, reason=reason)

@@ -33,7 +33,8 @@ def read(run_dir: str, at: Position, limit: int = BATCH_BYTES) -> tuple[list[Pie
         over = os.path.exists(os.path.join(run_dir, segment_name(segment + 1)))
         try:
             with open(os.path.join(run_dir, segment_name(segment)), "rb") as file:
-                size_now = os.fstat(file.fileno()).st_size
+                # Shorter than the position: a power cut took what was read already, and the shim with it.
+                size_now = max(offset, os.fstat(file.fileno()).st_size)
                 file.seek(offset)
                 data = file.read(min(limit + 65536 + HEADER_BYTES, size_now - offset))
         except FileNotFoundError:

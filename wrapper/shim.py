@@ -418,7 +418,7 @@ class Shim:
         }
         while True:  # a full disk has no deadline: the exit status is kept until it can be written
             try:
-                os.fsync(self.out)  # output first: exit.json says that all of it is there
+                self.sync_output()  # output first: exit.json says that all of it is there
                 with open("exit.json.tmp", "r+b") as file:
                     file.write(json.dumps(body).encode())
                     file.flush()
@@ -431,6 +431,20 @@ class Shim:
             except OSError:
                 time.sleep(RETRY_S)
         self.wake()
+
+    def sync_output(self) -> None:
+        """Every segment that is not consumed, not only the last; and their names."""
+        for index in range(self.low, self.segment):
+            try:
+                fd = os.open(segment_name(index), os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        os.fsync(self.out)
+        fsync_dir(".")
 
 
 def main() -> None:

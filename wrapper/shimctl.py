@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from actors.protocol.defaults import SPOOL_RESERVE_BYTES
 from wrapper import shim as shim_program
-from wrapper.shim import boot_id, start_time, write_durably
+from wrapper.shim import boot_id, fsync_dir, start_time, write_durably
 
 SEGMENT_BYTES: Final = 1 << 20
 DISK_RESERVE_BYTES: Final = 2 * SPOOL_RESERVE_BYTES  # output stops here, so that the spool's own reserve stays free
@@ -88,6 +87,7 @@ class Shim:
     def start(cls, run_dir: str, spec: Spec, env: Mapping[str, str]) -> Shim:
         """A shim with its child behind the gate; `facts()` follows within milliseconds. Raises OSError."""
         os.makedirs(run_dir, mode=0o700)
+        fsync_dir(os.path.dirname(run_dir))  # or a power cut takes the folder, and an exit status that is in it
         for name in ("control", "wake"):
             os.mkfifo(os.path.join(run_dir, name), 0o600)
         with open(os.path.join(run_dir, "input"), "wb") as file:
@@ -182,10 +182,6 @@ class Shim:
     def close(self) -> None:
         os.close(self.control)
         os.close(self.wake)
-
-    def remove(self) -> None:
-        self.close()
-        shutil.rmtree(self.dir, ignore_errors=True)
 
 
 def _kill_group(pid: int) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 from actors.protocol.defaults import MAX_SAFE_INTEGER, TOMBSTONES
 from wrapper.drivers.base import dumps
@@ -58,6 +58,15 @@ _COLUMNS = (
 
 
 class Spool(Records):
+    def look_through(self) -> None:
+        for row in self.executions():
+            numbers = (row.no, row.acked_seq, row.last_seq, row.launches, row.stdin_len, *row.at)
+            if not all(isinstance(number, int) for number in numbers) or row.state not in get_args(State):
+                raise ValueError(f"the row of {row.execution_id} is none of ours")
+            if not isinstance(row.limits, dict) or not isinstance(row.driver_state, dict):
+                raise ValueError(f"the row of {row.execution_id} is none of ours")
+        self.known()
+
     def executions(self) -> list[Execution]:
         return [_execution(row) for row in self._all(f"SELECT {_COLUMNS} FROM executions ORDER BY no")]  # noqa: S608
 

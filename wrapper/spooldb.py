@@ -21,23 +21,52 @@ Policy = Literal["block", "trim"]
 
 class SpoolDb:
     def __init__(
-        self, directory: str, session_id: str, *, limit_bytes: int = SPOOL_LIMIT_BYTES, policy: Policy = "block"
+        self,
+        directory: str,
+        session_id: str,
+        *,
+        limit_bytes: int = SPOOL_LIMIT_BYTES,
+        policy: Policy = "block",
+        connect: spoolfile.Connect = sqlite3.connect,
     ) -> None:
         self.dir = os.path.abspath(directory)
         self.limit_bytes, self.policy = limit_bytes, policy
         self.reserve_bytes = min(SPOOL_RESERVE_BYTES, limit_bytes // 4)
+        self._connect = connect
         self._lock = spoolfile.lock(self.dir)
         try:
             try:
-                self._db = spoolfile.open_database(self.dir, session_id)
+                self._db = self._open(session_id)
             except sqlite3.DatabaseError as error:
                 raise SpoolError(f"cannot make a spool in {self.dir}: {error}") from error
+            if not self._makes_sense():
+                self._db.close()
+                spoolfile.mark_broken(self.dir)
+                self._db = self._open(session_id)
             self.bytes: int = self._one("SELECT coalesce(sum(bytes), 0) FROM records")[0]
             self.wrapper_id = self.meta("wrapper_id")
             self.unreadable = self.meta("unreadable") == "1"
         except BaseException:
             os.close(self._lock)
             raise
+
+    def _open(self, session_id: str) -> sqlite3.Connection:
+        return spoolfile.open_database(self.dir, session_id, self._connect)
+
+    def look_through(self) -> None:
+        """Decodes what is decoded at every start. Raises ValueError, TypeError or KeyError if it makes no sense."""
+
+    def _makes_sense(self) -> bool:
+        """A file can be sound for SQLite and its values be none of ours: that is unreadable as well."""
+        try:
+            self.look_through()
+        except SpoolBroken as error:
+            if getattr(error.__cause__, "sqlite_errorcode", None) is not None:
+                raise
+            return False  # text that is not UTF-8: Python's own error, without a code of SQLite's
+        except (ValueError, TypeError, KeyError):
+            return False
+        return True
 
     def close(self) -> None:
         self._db.close()

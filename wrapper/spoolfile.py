@@ -15,11 +15,14 @@ import fcntl
 import os
 import sqlite3
 import time
+from collections.abc import Callable
 from typing import Final
 
 from actors.protocol.ids import new_id
+from wrapper.shim import fsync_dir
 
 SCHEMA_VERSION: Final = 1
+Connect = Callable[..., sqlite3.Connection]
 CHECK_BYTES: Final = 16 << 20  # a whole-file check only while it costs milliseconds
 MARKER: Final = "broken"  # left by a wrapper that met corruption while it ran
 
@@ -60,8 +63,18 @@ class SpoolBroken(SpoolError):
     """I/O error, failed fsync or corruption: the process must end; an fsync is never retried."""
 
 
+def make_folder(path: str) -> None:
+    """Makes it, and what is missing above it; each name is on the disk with the folder that holds it."""
+    if os.path.isdir(path):
+        return
+    above = os.path.dirname(os.path.abspath(path))
+    make_folder(above)
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    fsync_dir(above)
+
+
 def lock(directory: str) -> int:
-    os.makedirs(directory, mode=0o700, exist_ok=True)
+    make_folder(directory)
     fd = os.open(os.path.join(directory, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -76,7 +89,7 @@ def lock(directory: str) -> int:
     return fd
 
 
-def open_database(directory: str, session_id: str) -> sqlite3.Connection:
+def open_database(directory: str, session_id: str, connect: Connect = sqlite3.connect) -> sqlite3.Connection:
     """The spool of this session, made or moved aside and made anew as need be. Raises SpoolError."""
     path = os.path.join(directory, "spool.db")
     os.makedirs(os.path.join(directory, "runs"), mode=0o700, exist_ok=True)
@@ -84,10 +97,11 @@ def open_database(directory: str, session_id: str) -> sqlite3.Connection:
     db = None
     if os.path.exists(path) and not unreadable:
         try:
-            db = _connect(path)
+            db = _connect(path, connect)
             _check(db, path)
-        except sqlite3.DatabaseError as error:
-            if error.sqlite_errorcode & 0xFF not in (
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # (the words of quick_check may be spoiled too)
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
+            if code & 0xFF not in (
                 sqlite3.SQLITE_CORRUPT,
                 sqlite3.SQLITE_NOTADB,
                 sqlite3.SQLITE_ERROR,
@@ -100,10 +114,11 @@ def open_database(directory: str, session_id: str) -> sqlite3.Connection:
         _move_aside(directory)
         db = None
     if db is None or db.execute("PRAGMA user_version").fetchone()[0] == 0:
-        db = db or _connect(path)
+        db = db or _connect(path, connect)
         _create(db, session_id, unreadable)
         if unreadable:
             os.unlink(os.path.join(directory, MARKER))
+            fsync_dir(directory)  # a marker that comes back after a power cut would put the new spool aside as well
     owner = db.execute("SELECT value FROM meta WHERE key = 'session_id'").fetchone()[0]
     if owner != session_id:
         db.close()
@@ -122,9 +137,9 @@ def mark_broken(directory: str) -> None:
         return
 
 
-def _connect(path: str) -> sqlite3.Connection:
-    new = not os.path.exists(path)
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0)
+def _connect(path: str, connect: Connect) -> sqlite3.Connection:
+    new = not os.path.exists(path) or os.path.getsize(path) == 0  # (empty: a cut came before its first commit)
+    db = connect(path, isolation_level=None, check_same_thread=False, timeout=0)
     # Exclusive: nobody else has business here (so the WAL-reset bug of old SQLite, which needs two connections, cannot
     # happen with whatever library Python has), and without the shared-memory index a full disk cannot become a SIGBUS.
     pragmas = (
@@ -184,7 +199,10 @@ def _move_aside(directory: str) -> None:
     # The marker stands until the new spool says `unreadable` itself: a wrapper killed in between comes here again.
     with open(os.path.join(directory, MARKER), "a"):
         pass
+    fsync_dir(directory)  # before anything moves: half moved and unmarked, it would be taken for an empty spool
     for name in ("spool.db", "spool.db-wal", "spool.db-shm", "spool.db-journal"):
         source = os.path.join(directory, name)
         if os.path.exists(source):
             os.rename(source, os.path.join(aside, name))
+    fsync_dir(aside)
+    fsync_dir(directory)  # the old log may not come back beside the new file

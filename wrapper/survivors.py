@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 from typing import Final
 
+from wrapper.ports import Shims
 from wrapper.runner import Call
-from wrapper.shimctl import Shim
 from wrapper.spool import Spool
 from wrapper.telemetry import Emit
 
@@ -20,16 +19,20 @@ LOOK_S: Final = 0.1
 LADDER_S: Final = 20.0  # the shim's own ladder is over after 14
 
 
-async def adopt(spool: Spool, call: Call) -> list[str]:
+async def adopt(spool: Spool, call: Call, shims: Shims) -> list[str]:
     """Adopts what ran. Returns the directories that the spool does not name."""
     runs = os.path.join(spool.dir, "runs")
-    names = sorted(os.listdir(runs))
+    names = shims.names(runs)
     kept: set[str] = set()
     for row in await call(spool.executions):
         if row.state == "final":
             continue
         if row.state == "received":
-            ran = [name for name in names if name.rpartition(".")[0] == row.execution_id and _opened(runs, name)]
+            ran = [
+                name
+                for name in names
+                if name.rpartition(".")[0] == row.execution_id and shims.opened(os.path.join(runs, name))
+            ]
             if ran:
                 await call(spool.adopt, row.no, ran[-1])
                 kept.add(ran[-1])
@@ -39,18 +42,14 @@ async def adopt(spool: Spool, call: Call) -> list[str]:
     return [name for name in names if name not in kept]
 
 
-def _opened(runs: str, name: str) -> bool:
-    return os.path.exists(os.path.join(runs, name, "opened"))
-
-
-async def end(spool: Spool, call: Call, emit: Emit, names: list[str]) -> None:
+async def end(spool: Spool, call: Call, emit: Emit, names: list[str], shims: Shims) -> None:
     """Ends what nobody knows, by the shim's own ladder."""
-    await asyncio.gather(*(_end(spool, call, emit, name) for name in names))
+    await asyncio.gather(*(_end(spool, call, emit, name, shims) for name in names))
 
 
-async def _end(spool: Spool, call: Call, emit: Emit, name: str) -> None:
+async def _end(spool: Spool, call: Call, emit: Emit, name: str, shims: Shims) -> None:
     path = os.path.join(spool.dir, "runs", name)
-    shim = Shim.adopt(path)
+    shim = shims.adopt(path)
     if shim is not None:
         if shim.alive():
             emit("survivor.ending", run=name)
@@ -63,4 +62,4 @@ async def _end(spool: Spool, call: Call, emit: Emit, name: str) -> None:
         if shim.opened() and await call(spool.get, name.rpartition(".")[0]) is None:
             await call(spool.bury, name.rpartition(".")[0])
         shim.close()
-    shutil.rmtree(path, ignore_errors=True)
+    shims.clear(path)

@@ -7,48 +7,34 @@ rendered inside it. Reads are short. Who may not see a session is told that ther
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import re
-from typing import Any, Final, TypeVar
+from typing import Any
 
-import orjson
 from aiohttp import web
-from pydantic import BaseModel, ValidationError
 
 from actors.gateway.auth import MAY_OPERATE, MAY_READ, Authority, Caller
-from actors.gateway.decode import strict_loads
 from actors.gateway.door import Door
 from actors.gateway.problems import answer
-from actors.gateway.query import KEY_PATTERN, Query
+from actors.gateway.query import Query
+from actors.gateway.room import Room, id_of
 from actors.gateway.targets import Targets
 from actors.law import requests
-from actors.law.effects import Refuse
 from actors.protocol import ids, resources
 from actors.protocol.defaults import REQUEST_TIMEOUT_S
 from actors.protocol.errors import HoldfastError
-from actors.store.contract import IdempotencyKey, SessionFilter
-
-B = TypeVar("B", bound=BaseModel)
-_KEY: Final = re.compile(KEY_PATTERN[:-1] + r"\Z")
-TEXT_OF_ID: Final = {
-    "sid": "session_not_found",
-    "eid": "execution_not_found",
-    "aid": "approval_not_found",
-}
+from actors.store.contract import SessionFilter
 
 
-class Api:
+class Api(Room):
     def __init__(self, door: Door, authority: Authority, *, body_timeout_s: float = REQUEST_TIMEOUT_S) -> None:
-        self.door, self.authority, self.body_timeout_s = door, authority, body_timeout_s
+        super().__init__(door, authority, body_timeout_s=body_timeout_s)
         self._targets = Targets(door.settings.webhook_allow)
 
     # ------------------------------------------------------------ sessions
 
     async def create_session(self, request: web.Request) -> web.Response:
         caller = (await self.authority.caller(request)).need(MAY_OPERATE)
-        raw, body = await self._body(request, resources.CreateSession)
-        return await self._perform(
+        raw, body = await self.body(request, resources.CreateSession)
+        return await self.perform(
             request,
             caller,
             raw,
@@ -85,7 +71,7 @@ class Api:
 
     async def delete_session(self, request: web.Request) -> web.Response:
         caller, sid = await self._operator(request)
-        made = await self._perform(
+        made = await self.perform(
             request, caller, b"", requests.DeleteSession(session_id=sid, seed=ids.ulid(), by=caller.name)
         )
         self.door.hub.gone(sid)
@@ -95,8 +81,8 @@ class Api:
 
     async def submit(self, request: web.Request) -> web.Response:
         caller, sid = await self._operator(request)
-        raw, body = await self._body(request, resources.SubmitExecution)
-        return await self._perform(
+        raw, body = await self.body(request, resources.SubmitExecution)
+        return await self.perform(
             request,
             caller,
             raw,
@@ -120,33 +106,33 @@ class Api:
 
     async def show_execution(self, request: web.Request) -> web.Response:
         sid = await self._reader(request)
-        eid = _id(request, "eid")
+        eid = id_of(request, "eid")
         return answer(await self.door.worker.read(lambda store: store.execution(sid, eid)))
 
     async def fail(self, request: web.Request) -> web.Response:
         caller, sid = await self._operator(request)
-        raw, body = await self._body(request, resources.FailRequest)
+        raw, body = await self.body(request, resources.FailRequest)
         asked = requests.Fail(
             session_id=sid,
             seed=ids.ulid(),
-            execution_id=_id(request, "eid"),
+            execution_id=id_of(request, "eid"),
             cause=body.cause,
             error=body.error,
             by=caller.name,
         )
-        return await self._perform(request, caller, raw, asked)
+        return await self.perform(request, caller, raw, asked)
 
     async def send_input(self, request: web.Request) -> web.Response:
         caller, sid = await self._operator(request)
-        raw, body = await self._body(request, resources.InputRequest)
+        raw, body = await self.body(request, resources.InputRequest)
         asked = requests.SendInput(
-            session_id=sid, seed=ids.ulid(), execution_id=_id(request, "eid"), input=body.input, by=caller.name
+            session_id=sid, seed=ids.ulid(), execution_id=id_of(request, "eid"), input=body.input, by=caller.name
         )
-        return await self._perform(request, caller, raw, asked)
+        return await self.perform(request, caller, raw, asked)
 
     async def interrupt(self, request: web.Request) -> web.Response:
         caller, sid = await self._operator(request)
-        raw, body = await self._body(request, resources.InterruptRequest)
+        raw, body = await self.body(request, resources.InterruptRequest)
         asked = requests.Interrupt(
             session_id=sid,
             seed=ids.ulid(),
@@ -155,7 +141,7 @@ class Api:
             force=body.force,
             by=caller.name,
         )
-        return await self._perform(request, caller, raw, asked)
+        return await self.perform(request, caller, raw, asked)
 
     # ------------------------------------------------------------ events and approvals
 
@@ -187,20 +173,20 @@ class Api:
 
     async def resolve_approval(self, request: web.Request) -> web.Response:
         caller, sid = await self._operator(request)
-        raw, body = await self._body(request, resources.ResolveApproval)
+        raw, body = await self.body(request, resources.ResolveApproval)
         asked = requests.ResolveApproval(
             session_id=sid,
             seed=ids.ulid(),
-            approval_id=_id(request, "aid"),
+            approval_id=id_of(request, "aid"),
             decision=body.decision,
             note=body.note,
             by=caller.name,
         )
-        return await self._perform(request, caller, raw, asked)
+        return await self.perform(request, caller, raw, asked)
 
     async def ticket(self, request: web.Request) -> web.Response:
         caller = await self.authority.caller(request)
-        _, body = await self._body(request, resources.TicketRequest)
+        _, body = await self.body(request, resources.TicketRequest)
         allowed = MAY_OPERATE if body.scope == "operator" else MAY_READ
         caller.need(allowed, body.session_id or caller.token.session_id)
         secret, until_ms = self.authority.issue(caller, body.scope, body.session_id)
@@ -210,28 +196,14 @@ class Api:
 
     async def _operator(self, request: web.Request) -> tuple[Caller, str]:
         caller = await self.authority.caller(request)
-        sid = _id(request, "sid")
+        sid = id_of(request, "sid")
         return caller.need(MAY_OPERATE, sid), sid
 
     async def _reader(self, request: web.Request) -> str:
         caller = await self.authority.caller(request)
-        sid = _id(request, "sid")
+        sid = id_of(request, "sid")
         caller.need(MAY_READ, sid)
         return sid
-
-    async def _body(self, request: web.Request, model: type[B]) -> tuple[bytes, B]:
-        return await read_body(request, model, self.body_timeout_s)
-
-    async def _perform(
-        self, request: web.Request, caller: Caller, raw: bytes, asked: requests.Request, *, wake: bool = True
-    ) -> web.Response:
-        outcome = await self.door.perform(asked, key_of(request, caller, hashlib.sha256(raw).hexdigest()), wake=wake)
-        if isinstance(outcome.answer, Refuse):
-            raise HoldfastError(outcome.answer.code, outcome.answer.detail, **outcome.answer.extra)
-        headers = {"Idempotent-Replayed": "true"} if outcome.replayed else None
-        if outcome.body is None:
-            return web.Response(status=outcome.status, headers=headers)
-        return answer(outcome.body, outcome.status, headers)
 
     def _callback(self, callback: resources.Callback | None) -> dict[str, Any] | None:
         """Raises webhook_not_allowed."""
@@ -239,51 +211,6 @@ class Api:
             return None
         self._targets.check(callback.url, callback.headers)
         return callback.model_dump()
-
-
-def key_of(request: web.Request, caller: Caller, body_hash: str) -> IdempotencyKey | None:
-    key = request.headers.get("Idempotency-Key")
-    if key is None or request.method != "POST":
-        return None
-    if not _KEY.match(key):
-        raise HoldfastError("bad_request", "Idempotency-Key is 1 to 255 printable ASCII characters")
-    return IdempotencyKey(caller.token.token_id, f"{request.method} {request.path}", key, body_hash)
-
-
-async def read_raw(request: web.Request, within_s: float) -> bytes:
-    try:
-        async with asyncio.timeout(within_s):
-            return await request.read()
-    except TimeoutError:
-        raise HoldfastError("request_timeout", f"the body was not complete within {within_s:g} s") from None
-
-
-async def read_body(request: web.Request, model: type[B], within_s: float = REQUEST_TIMEOUT_S) -> tuple[bytes, B]:
-    """The body as it was sent (canonical, for its hash) and as checked."""
-    raw = await read_raw(request, within_s)
-    if raw and request.content_type not in ("application/json", "application/octet-stream"):
-        raise HoldfastError("unsupported_media_type", f"not {request.content_type[:80]!r}")
-    try:
-        value = strict_loads(raw) if raw else {}
-    except ValueError as error:
-        raise HoldfastError("bad_json", str(error)[:300]) from None
-    if not isinstance(value, dict):
-        raise HoldfastError("bad_json", "the body is a JSON object")
-    try:
-        checked = model.model_validate(value)
-    except ValidationError as error:
-        told = [f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors()[:5]]
-        about_ids = all(e["loc"] and str(e["loc"][-1]).endswith("_id") for e in error.errors())
-        code = "bad_id" if about_ids else "bad_request"
-        raise HoldfastError(code, "; ".join(told)) from None
-    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS), checked
-
-
-def _id(request: web.Request, name: str) -> str:
-    value = request.match_info[name]
-    if not ids.valid_id(value):
-        raise HoldfastError(TEXT_OF_ID[name], f"{value[:80]!r} is not an id")
-    return value
 
 
 def _limits(limits: resources.Limits | None) -> dict[str, float | None]:

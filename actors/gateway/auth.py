@@ -33,6 +33,7 @@ MAY_ADMINISTER: Final = frozenset({"admin"})
 MAY_READ: Final = frozenset({"admin", "operator", "reader"})
 MAY_OPERATE: Final = frozenset({"admin", "operator"})
 MAY_INGEST: Final = frozenset({"admin", "operator", "wrapper"})
+MAY_CONNECT: Final = frozenset({"admin", "node"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,13 @@ class Caller:
             if session_id is None:
                 raise HoldfastError("forbidden", "this token is for one session only")
             raise HoldfastError("session_not_found")
+        return self
+
+    def need_node(self, scopes: frozenset[str], node_id: str) -> Caller:
+        """Raises forbidden, or node_not_found where its token is for another node, or for none."""
+        self.need(scopes)
+        if self.token.scope == "node" and self.token.node_id != node_id:
+            raise HoldfastError("node_not_found")
         return self
 
 
@@ -118,6 +126,12 @@ class Authority:
     def forget(self, hashed: str) -> None:
         """A token was made or revoked here: the next request sees it at once."""
         self._cache.pop(hashed, None)
+
+    def forget_node(self, node_id: str) -> None:
+        """Its tokens were revoked with it: a cached one would let its device in once more, and make it anew."""
+        for hashed, (_, token) in list(self._cache.items()):
+            if token is not None and token.node_id == node_id:
+                del self._cache[hashed]
 
     async def revoked(self, hashes: set[str]) -> set[str]:
         """Those that hold no longer; one short read for all."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import json
 import time
 from collections import deque
 from typing import Any, Final
@@ -22,10 +21,12 @@ from actors.gateway.control import answer_of, request_of
 from actors.gateway.decode import Bad, Beat, Control, Fleeting, Item, Ready, Records, Wrong
 from actors.gateway.door import Door
 from actors.gateway.lines import Drop, InFlight, Line
+from actors.gateway.peer import RETRY_AFTER_S, Peer, reason_of
 from actors.gateway.wire import Slow, Wire
 from actors.law.delivery import Again, Gap
 from actors.law.effects import Acked, Connected, Fenced, Nacked, RefuseConnection
-from actors.protocol import frames, ids
+from actors.law.requests import Closed
+from actors.protocol import frames
 from actors.protocol.codes import CLOSE
 from actors.protocol.defaults import EVENTS_PER_FRAME
 from actors.protocol.errors import HoldfastError
@@ -36,28 +37,16 @@ LANE_WINDOWS: Final = (
 )
 LANE_FRAMES: Final = 20_000  # the same by number, for the smallest frames
 LINES_MAX: Final = 64  # executions remembered per connection; a forgotten one costs a question to the store
-RETRY_AFTER_S: Final = 1.0
 COMMANDS_PAGE: Final = 50
-DRAIN_S: Final = 60.0  # frames received before a close are applied before it; a store that takes longer has stopped
 
 
-class Connection:
+class Connection(Peer):
     kind = "ingest"
 
     def __init__(self, door: Door, wire: Wire, session_id: str, token_hash: str | None) -> None:
-        self.door, self.wire, self.session_id, self.token_hash = door, wire, session_id, token_hash
-        self.connection_id = ids.new_id("connection")
-        self.epoch = 0
+        super().__init__(door, wire, session_id, "", token_hash)
+        self.session_id = session_id
         self.hello: frames.Hello | None = None
-        self.asked = False  # a Connect went out: whatever came of it, `closed` must follow
-        self.ready = False
-        self.over = False  # nothing more is taken
-        self.end_code: int | None = None
-        self.end_reason = ""
-        self.closing: asyncio.Task[None] | None = None
-        self.seen = self.progressed = False  # since the last flush
-        self.frame_at = door.clock()  # as of the last look: `tend` comes every second
-        self._frame_came = False
         self.lines: dict[str, Line] = {}
         self.sent_n = 0  # the newest command that went out here
         self._lane: deque[Item] = deque()
@@ -67,8 +56,6 @@ class Connection:
         self._pump_soon = False
         self._owed: list[tuple[str, Line]] = []
         self._fetching = self._fetch_again = False
-        self._checking = False
-        self._idle = asyncio.Event()
         settings = door.settings
         self._held_max = LANE_WINDOWS * settings.window_bytes + 2 * settings.max_frame_bytes
 
@@ -78,7 +65,7 @@ class Connection:
         """Called by the reader for each frame, in order."""
         if self.over:
             return
-        self.seen = self._frame_came = True
+        self.heard()
         if isinstance(item, Beat):
             self.progressed |= item.busy
             return
@@ -128,8 +115,7 @@ class Connection:
                 self.say_error(item.code, item.message)
                 if item.fatal:
                     self.end(CLOSE["protocol_error"], item.message)
-        if not lane and not self._in_flight and not self._controlling:
-            self._idle.set()
+        self.settled()
 
     def _drop_head(self) -> None:
         self._held -= self._lane.popleft().size
@@ -260,8 +246,8 @@ class Connection:
         self.flush_acks()
         if self._lane:
             self._pump()
-        elif not self._in_flight and not self._controlling:
-            self._idle.set()
+        else:
+            self.settled()
 
     # ------------------------------------------------------------ acknowledgements
 
@@ -330,7 +316,9 @@ class Connection:
             line = self._line(frame.execution_id)
             if not line.awaits(frame.seq):
                 return
-        request = request_of(frame, self.session_id, self.connection_id, self.epoch, self.hello.instance_id)
+        request = request_of(
+            frame, self.session_id, self.connection_id, self.epoch, self.hello.instance_id, seed=self.door.mint()
+        )
         outcome = await self.door.perform(request)
         answer = answer_of(outcome)
         if isinstance(answer, Fenced):
@@ -353,7 +341,15 @@ class Connection:
             return
         self.asked = True
         self.hello = hello
-        request = request_of(hello, self.session_id, self.connection_id, 0, hello.instance_id, self.door.gateway_id)
+        request = request_of(
+            hello,
+            self.session_id,
+            self.connection_id,
+            0,
+            hello.instance_id,
+            self.door.gateway_id,
+            seed=self.door.mint(),
+        )
         outcome = await self.door.perform(request)
         answer = outcome.answer
         if isinstance(answer, RefuseConnection):
@@ -434,34 +430,29 @@ class Connection:
         finally:
             self._fetching = False
 
-    # ------------------------------------------------------------ out, life and end
+    # ------------------------------------------------------------ life and end
 
-    def say(self, frame: dict[str, Any]) -> None:
-        self.wire.send(orjson.dumps(frame))
+    @property
+    def busy(self) -> bool:
+        return bool(self._lane or self._in_flight or self._controlling)
 
-    def say_error(self, code: str, message: str) -> None:
-        self.say({"type": "error", "code": code, "message": message[:1000]})
+    def forget_frames(self) -> None:
+        self._held -= sum(item.size for item in self._lane)
+        self._lane.clear()
 
-    def too_much(self) -> None:
-        if self.end_code is None:
-            telemetry.emit("ingest.rate_limited", session_id=self.session_id, what=self.wire.excess)
-            self.door.limits.refused[self.wire.excess or ""] += 1
-            self.end(CLOSE["rate_limited"], reason_of(f"too many {self.wire.excess}", RETRY_AFTER_S), drain=True)
+    def closed(self, code: int | None, reason: str, error: str) -> Closed:
+        return Closed(
+            session_id=self.session_id,
+            seed=self.door.mint(),
+            connection_id=self.connection_id,
+            code=code,
+            close_reason=reason[:500],
+            error=error[:500],
+        )
 
-    def tend(self) -> None:
-        self.wire.tend()
-        if self.wire.excess is not None:
-            self.too_much()
-        if self._frame_came:
-            self._frame_came, self.frame_at = False, self.door.clock()
-        silent = self.door.clock() - self.frame_at
-        if silent >= self.door.settings.stale_s and self.epoch and not self._checking and not self.over:
-            self._checking = True
-            self.door.spawn(self._look_at_silence())
-
-    async def _look_at_silence(self) -> None:
-        """No frame for stale_s. Its execution's staleness is the reaper's; an idle connection's is ours. The same
-        look finds a socket that lost its session in another process and, being silent, never met the fence."""
+    async def look_at_silence(self) -> None:
+        """Its execution's staleness is the reaper's; an idle connection's is ours. The same look finds a socket that
+        lost its session in another process and, being silent, never met the fence."""
         try:
             session = await self.door.worker.read(lambda store: store.session(self.session_id))
             if session["link"]["connection_id"] != self.connection_id or session["link"]["state"] != "connected":
@@ -474,41 +465,3 @@ class Connection:
         except HoldfastError as error:
             if error.code in ("session_deleted", "session_not_found"):
                 self.end(CLOSE["session_closed"], "session deleted")
-        finally:
-            await asyncio.sleep(min(5.0, self.door.settings.stale_s))
-            self._checking = False
-
-    def end(self, code: int, reason: str = "", *, drain: bool = False) -> None:
-        """Closes the socket from our side. drain: what was received is still applied; otherwise it is void."""
-        if self.end_code is not None:
-            return
-        self.end_code, self.end_reason = code, reason
-        if not drain:
-            self.void()
-        self.closing = self.door.spawn(self.wire.close(code, reason))
-
-    def void(self) -> None:
-        self.over = True
-        self._held -= sum(item.size for item in self._lane)
-        self._lane.clear()
-        if not self._in_flight and not self._controlling:
-            self._idle.set()
-
-    async def drained(self) -> None:
-        """Every frame that was received is committed or refused."""
-        if not (self._lane or self._in_flight or self._controlling):
-            return
-        self._idle.clear()
-        try:
-            async with asyncio.timeout(DRAIN_S):
-                await self._idle.wait()
-        except TimeoutError:
-            telemetry.emit("ingest.drain_failed", session_id=self.session_id, frames=len(self._lane))
-            self.void()
-
-
-def reason_of(why: str, retry_after_s: float | None) -> str:
-    """A close reason that a wrapper can read (PROTOCOL §2.3): JSON when there is a time to wait."""
-    if retry_after_s is None:
-        return why
-    return json.dumps({"retry_after_s": retry_after_s, "reason": why[:60]}, separators=(",", ":"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from actors.law import requests
 from actors.law.effects import Acked, Done, Fenced, Nacked, Refuse
-from actors.protocol import frames, ids
+from actors.protocol import frames
 from actors.protocol.codes import CLOSE
 from actors.store.contract import Outcome
 
@@ -18,8 +18,9 @@ def request_of(
     epoch: int,
     instance_id: str,
     gateway_id: str = "",
+    *,
+    seed: str,
 ) -> requests.Request:
-    seed = ids.ulid()
     if isinstance(frame, frames.Hello):
         return requests.Connect(
             session_id=session_id,

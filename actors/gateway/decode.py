@@ -158,7 +158,8 @@ def _integer(text: str) -> int | _Unsayable:
     return _Unsayable("an integer beyond 2^53")
 
 
-def _lenient(raw: bytes) -> Any:
+def lenient_loads(raw: bytes) -> Any:
+    """Reads what is no JSON for everybody, to tell what is wrong with it. Raises ValueError, RecursionError."""
     text = raw.decode("utf-8", "surrogateescape")
     return json.loads(text, parse_int=_integer, parse_constant=lambda name: _Unsayable(f"{name} is not JSON"))
 
@@ -184,17 +185,17 @@ def _check_lenient(value: Any, room: int) -> None:
             _check_lenient(inner, room - 1)
 
 
-def strict_loads(raw: bytes) -> Any:
-    """A whole document (an HTTP body) to the same rules. Raises ValueError that says what is wrong."""
+def strict_loads(raw: bytes, levels: int = MAX_JSON_DEPTH) -> Any:
+    """A whole document (an HTTP body, a node's frame) to the same rules. Raises ValueError that says what is wrong."""
     try:
         value = orjson.loads(raw)
-        _check(value, MAX_JSON_DEPTH)
+        _check(value, levels)
     except _Doubtful:
         try:
-            value = _lenient(raw)
+            value = lenient_loads(raw)
         except RecursionError:
             raise ValueError(f"nested deeper than {MAX_JSON_DEPTH}") from None
-        _check_lenient(value, MAX_JSON_DEPTH)
+        _check_lenient(value, levels)
     return value
 
 
@@ -296,14 +297,14 @@ def decode(raw: bytes) -> Item:
         frame, lenient = orjson.loads(raw), False
     except orjson.JSONDecodeError as error:
         try:
-            frame, lenient = _lenient(raw), True
+            frame, lenient = lenient_loads(raw), True
         except (ValueError, RecursionError):
             return Wrong("invalid_frame", f"not JSON: {error}", fatal=True, size=len(raw))
     try:
         return _item(frame, len(raw), lenient)
     except _Doubtful:
         try:
-            return _item(_lenient(raw), len(raw), True)
+            return _item(lenient_loads(raw), len(raw), True)
         except (ValueError, RecursionError):
             return Wrong("invalid_frame", f"nested deeper than {MAX_JSON_DEPTH}", fatal=True, size=len(raw))
 

@@ -12,20 +12,25 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from actors import telemetry
+from actors.carry import Carrier
 from actors.config import Settings
 from actors.gateway.counts import Counts
 from actors.gateway.hub import Hub
 from actors.gateway.limits import Limits
-from actors.law.effects import CloseSocket, CommandsWait, Wake
-from actors.law.requests import Closed, Request
+from actors.gateway.waiting import Waiting
+from actors.law.effects import CloseSocket, CommandsWait, InvocationSettled, NodeWaits, Wake
+from actors.law.nodes.answers import Upward
+from actors.law.nodes.requests import NODE
+from actors.law.requests import Request, SessionRequest
 from actors.mailbox import Mailbox
+from actors.objects import ObjectStore
 from actors.protocol import ids
 from actors.protocol.errors import HoldfastError
 from actors.store.contract import IdempotencyKey, Outcome
 from actors.store.worker import StoreWorker
 
 if TYPE_CHECKING:
-    from actors.gateway.connection import Connection
+    from actors.gateway.peer import Peer
 
 SOCKETS_MAX: Final = 20_000  # per gateway: about 1 GiB of them at 50 KiB each; the next gets 4429
 CLOSED_RETRY_S: Final = (0.2, 1.0, 2.0, 5.0)  # then every 5 s: a close that nobody heard is an execution without an end
@@ -35,7 +40,7 @@ class Tended(Protocol):
     """A live socket: looked after every second, and asked whether its token still holds."""
 
     token_hash: str | None
-    kind: str  # ingest, stream, sse, fleet or fleet_sse; for /metrics
+    kind: str  # ingest, node, stream, sse, fleet or fleet_sse; for /metrics
 
     def tend(self) -> None: ...
     def end(self, code: int, reason: str = "", *, drain: bool = False) -> None: ...
@@ -47,21 +52,26 @@ class Door:
         settings: Settings,
         worker: StoreWorker,
         mailbox: Mailbox,
+        objects: ObjectStore,
         *,
         gateway_id: str,
         now: Callable[[], float],
         wall_ms: Callable[[], int],
+        mint: ids.Mint = ids.ulid,
     ) -> None:
         self.settings, self.worker, self.mailbox, self.gateway_id = settings, worker, mailbox, gateway_id
-        self.wall_ms = wall_ms
+        self.wall_ms, self.mint = wall_ms, mint
         self.clock = FairClock(now)
         self.hub = Hub(worker, self.spawn)
         self.limits = Limits(settings, now)
         self.counts = Counts()
-        self.sockets: set[Tended] = set()
-        self.connections: dict[str, Connection] = {}
-        self.of_session: dict[str, list[Connection]] = {}  # oldest first; a predecessor leaves when its socket ends
-        self.dirty: dict[Connection, None] = {}  # connections with something to say after this group
+        self.waiting = Waiting(worker)
+        self.carrier = Carrier(self.perform, objects, self.spawn, mint)
+        # In order of arrival: the order of a set is that of memory addresses, and no run could be repeated.
+        self.sockets: dict[Tended, None] = {}
+        self.connections: dict[str, Peer] = {}
+        self.of_subject: dict[str, list[Peer]] = {}  # oldest first; a predecessor leaves when its socket ends
+        self.dirty: dict[Peer, None] = {}  # connections with something to say after this group
         self.accepting = True
         self._tasks: set[asyncio.Task[Any]] = set()
         worker.after_group = self.after_group
@@ -69,9 +79,13 @@ class Door:
     # ------------------------------------------------------------ control decisions
 
     async def perform(self, request: Request, key: IdempotencyKey | None = None, *, wake: bool = False) -> Outcome:
-        """Raises HoldfastError of the store; anything else is our own mistake and becomes `internal`."""
+        """What the decision wants carried upward is carried before this returns (a connect's is the connection's own
+        to carry: its hello_ack goes first). Raises HoldfastError of the store; anything else is our own mistake and
+        becomes `internal`."""
         outcome = await self.mailbox.perform(request, key, wake=wake)
         self.speak(outcome)
+        if isinstance(outcome.answer, Upward):
+            await self.carrier.carry(outcome)
         return outcome
 
     def speak(self, outcome: Outcome) -> None:
@@ -82,40 +96,41 @@ class Door:
                     connection.end(said.code, said.reason)
             elif isinstance(said, CommandsWait):
                 self.commands_wait(outcome.session_id)
+            elif isinstance(said, NodeWaits):
+                self.commands_wait(NODE + said.node_id)
+            elif isinstance(said, InvocationSettled):
+                self.waiting.settled(said.invocation_id)
             else:
                 assert isinstance(said, Wake)
                 self.mailbox.port.wake(outcome.session_id)
-        self.hub.advance(outcome.session_id, outcome.last_seq)
+        if SessionRequest.owns(outcome.session_id):
+            self.hub.advance(outcome.session_id, outcome.last_seq)
 
-    def commands_wait(self, session_id: str) -> None:
-        """Only the youngest connection may have them: an older one is fenced, and its close is on its way."""
-        if here := self.of_session.get(session_id):
-            max(here, key=lambda c: c.epoch).commands_wait()
+    def commands_wait(self, subject: str) -> None:
+        """Only the youngest connection of a role may have them: an older one is fenced, its close is on its way."""
+        youngest: dict[str, Peer] = {}
+        for peer in self.of_subject.get(subject, ()):
+            if peer.role not in youngest or peer.epoch >= youngest[peer.role].epoch:
+                youngest[peer.role] = peer
+        for peer in youngest.values():
+            peer.commands_wait()
 
-    def report_closed(self, session_id: str, connection_id: str, code: int | None, reason: str, error: str) -> None:
-        """In the background and until it is heard: the grace of an execution hangs on it."""
-        request = Closed(
-            session_id=session_id,
-            seed=ids.ulid(),
-            connection_id=connection_id,
-            code=code,
-            close_reason=reason[:500],
-            error=error[:500],
-        )
+    def report_closed(self, request: Request) -> None:
+        """A Closed or NodeClosed, in the background and until it is heard: grace hangs on it."""
         self.spawn(self._until_heard(request))
 
-    async def _until_heard(self, request: Closed) -> None:
+    async def _until_heard(self, request: Request) -> None:
         tries = 0
         while True:
             try:
                 await self.perform(request)
                 return
             except HoldfastError as error:
-                telemetry.emit("gateway.close_unheard", session_id=request.session_id, code=error.code)
+                telemetry.emit("gateway.close_unheard", subject=request.addressee, code=error.code)
                 if not error.retryable:
                     return  # it was decided, and refused: no such session
             except Exception as error:  # a bug of ours may not leave a session connected to nobody
-                telemetry.emit("gateway.close_failed", session_id=request.session_id, error=repr(error))
+                telemetry.emit("gateway.close_failed", subject=request.addressee, error=repr(error))
             await asyncio.sleep(CLOSED_RETRY_S[min(tries, len(CLOSED_RETRY_S) - 1)])
             tries += 1
 
@@ -128,23 +143,23 @@ class Door:
             try:
                 connection.after_group()
             except Exception as error:  # one connection's trouble is not the next one's
-                telemetry.emit("gateway.after_group_failed", session_id=connection.session_id, error=repr(error))
+                telemetry.emit("gateway.after_group_failed", subject=connection.subject, error=repr(error))
         self.counts.group_told()
 
     # ------------------------------------------------------------ who is here
 
-    def admit(self, connection: Connection) -> None:
-        self.connections[connection.connection_id] = connection
-        self.of_session.setdefault(connection.session_id, []).append(connection)
-        self.sit(connection)
+    def admit(self, peer: Peer) -> None:
+        self.connections[peer.connection_id] = peer
+        self.of_subject.setdefault(peer.subject, []).append(peer)
+        self.sit(peer)
 
     def sit(self, socket: Tended) -> None:
-        self.sockets.add(socket)
+        self.sockets[socket] = None
         self.limits.sit(socket.token_hash)
 
     def rise(self, socket: Tended) -> None:
         if socket in self.sockets:
-            self.sockets.discard(socket)
+            del self.sockets[socket]
             self.limits.rise(socket.token_hash)
 
     def room(self, token_hash: str, address: str | None) -> None:
@@ -155,14 +170,14 @@ class Door:
             raise HoldfastError("too_many_connections")
         self.limits.room(token_hash, address)
 
-    def dismiss(self, connection: Connection) -> None:
-        self.rise(connection)
-        self.dirty.pop(connection, None)
-        if self.connections.pop(connection.connection_id, None) is not None:
-            here = self.of_session[connection.session_id]
-            here.remove(connection)
+    def dismiss(self, peer: Peer) -> None:
+        self.rise(peer)
+        self.dirty.pop(peer, None)
+        if self.connections.pop(peer.connection_id, None) is not None:
+            here = self.of_subject[peer.subject]
+            here.remove(peer)
             if not here:
-                del self.of_session[connection.session_id]
+                del self.of_subject[peer.subject]
 
     async def emptied(self, within_s: float) -> None:
         """Until the last socket has left, and for no longer than that."""

@@ -95,7 +95,7 @@ class Feed:
         self.batches = 0  # published
         self.gone = False
         self.stream_id: str | None = None
-        self.subscribers: set[Subscription] = set()
+        self.subscribers: dict[Subscription, None] = {}  # in order of arrival, as Door.sockets
         self._ring: deque[Entry] = deque()
         self._bytes = 0
         self._limit, self._limit_bytes = limit, limit_bytes
@@ -205,10 +205,10 @@ class Subscription:
         if after_seq is not None:
             self._judge(stream_id, first_seq, last_seq, came_from)
         feed.head = max(feed.head, last_seq)
-        feed.subscribers.add(self)
+        feed.subscribers[self] = None
 
     def close(self) -> None:
-        self.feed.subscribers.discard(self)
+        self.feed.subscribers.pop(self, None)
         self._on_close(self)
 
     def offer(self, execution_id: str, text: str) -> None:

@@ -8,6 +8,7 @@ behind a proxy on the same host every peer has one address, which only the proxy
 
 from __future__ import annotations
 
+import math
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Final
@@ -69,7 +70,7 @@ class Limits:
             self.refused["requests"] += 1
             whose = "from this address" if who.startswith("@") else "with this token"
             detail = f"more than {rate:g} requests a second {whose}"
-            raise HoldfastError("rate_limited", detail, retry_after_s=round(wait_s, 3))
+            raise HoldfastError("rate_limited", detail, retry_after_s=math.ceil(wait_s * 1000) / 1000)
 
     # ------------------------------------------------------------ connections
 

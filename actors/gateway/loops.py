@@ -21,11 +21,13 @@ from actors import processes, telemetry
 from actors.gateway.auth import CACHE_S, Authority
 from actors.gateway.door import Door
 from actors.gateway.webhooks import Deliverer
+from actors.law.nodes.requests import NODE
+from actors.law.requests import SessionRequest
 from actors.mailbox import ActorPort
 from actors.protocol.codes import CLOSE
 from actors.protocol.defaults import LAST_SEEN_FLUSH_S, TICK_S
 from actors.protocol.errors import HoldfastError
-from actors.store.contract import Outcome, Store
+from actors.store.contract import Store
 
 REAPER_SILENT_MS: Final = 5000
 # Silent in so many looks, one a second, before it is ended: after a freeze of the whole machine, or a jump of the
@@ -39,18 +41,27 @@ STUCK_S: Final = 15.0  # a writer gives up after 4 s, a group takes milliseconds
 started_at = processes.started_at
 
 
-def _flush(rows: list[tuple[str, str, bool]], store: Store) -> None:
-    store.flush_seen(rows)
+def _flush(sessions: list[tuple[str, str, bool]], nodes: list[tuple[str, str, str]], store: Store) -> None:
+    store.flush_seen(sessions)
+    store.flush_node_seen(nodes)
 
 
 class Loops:
-    def __init__(self, door: Door, authority: Authority, port: ActorPort, webhooks: Deliverer) -> None:
+    def __init__(
+        self,
+        door: Door,
+        authority: Authority,
+        port: ActorPort,
+        webhooks: Deliverer,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.door, self.authority, self.port, self.webhooks = door, authority, port, webhooks
+        self._clock = clock
         self.ticked_at = 0.0  # monotonic; for /readyz
         self.tick_began: float | None = None
         self.stuck_s = STUCK_S
         self._tasks: list[asyncio.Task[None]] = []
-        self._commands_n = 0
+        self._commands_n = self._outbox_n = 0
         self._silent_looks = 0
         self._looked = False
 
@@ -77,7 +88,7 @@ class Loops:
 
     async def _every(self, name: str, every_s: float, turn: Callable[[], Awaitable[None]]) -> None:
         while True:
-            began, pause = time.monotonic(), every_s
+            began, pause = self._clock(), every_s
             try:
                 await turn()
             except HoldfastError as error:
@@ -85,23 +96,23 @@ class Loops:
             except Exception as error:
                 telemetry.emit(f"gateway.{name}_failed", error=repr(error))
                 pause = max(every_s, RESTART_S)
-            await asyncio.sleep(max(0.0, pause - (time.monotonic() - began)))
+            await asyncio.sleep(max(0.0, pause - (self._clock() - began)))
 
     # ------------------------------------------------------------ turns
 
     async def tick(self) -> None:
         gateway_id = self.door.gateway_id
-        self.tick_began = time.monotonic()
+        self.tick_began = self._clock()
         try:
             await self.door.worker.write(lambda store: store.tick(gateway_id))
         finally:
             self.tick_began = None
-        self.ticked_at = time.monotonic()
+        self.ticked_at = self._clock()
 
     @property
     def stuck(self) -> bool:
         """A tick neither succeeds nor fails: the writer thread hangs, and only another process can help."""
-        return self.tick_began is not None and time.monotonic() - self.tick_began > self.stuck_s
+        return self.tick_began is not None and self._clock() - self.tick_began > self.stuck_s
 
     async def tend(self) -> None:
         self.door.clock()  # also while nobody is connected: the clock's step is bounded per look
@@ -119,15 +130,19 @@ class Loops:
         spoke = [c for c in self.door.connections.values() if c.seen and c.epoch]
         for start in range(0, len(spoke), FLUSH_PART):
             part = spoke[start : start + FLUSH_PART]
-            rows = [(c.session_id, c.connection_id, c.progressed) for c in part]
-            flush = functools.partial(_flush, rows)
-            for connection in part:
-                connection.seen = connection.progressed = False
+            progressed = [c.progressed for c in part]
+            sessions = [(c.subject, c.connection_id, c.progressed) for c in part if SessionRequest.owns(c.subject)]
+            nodes = [
+                (c.subject.removeprefix(NODE), c.role, c.connection_id) for c in part if c.subject.startswith(NODE)
+            ]
+            flush = functools.partial(_flush, sessions, nodes)
+            for peer in part:
+                peer.seen = peer.progressed = False
             try:
                 await self.door.worker.write(flush)
             except HoldfastError:
-                for connection, (_, _, progressed) in zip(part, rows, strict=True):
-                    connection.seen, connection.progressed = True, connection.progressed or progressed
+                for peer, had in zip(part, progressed, strict=True):
+                    peer.seen, peer.progressed = True, peer.progressed or had
                 raise
 
     async def look(self) -> None:
@@ -136,12 +151,19 @@ class Loops:
             return
         await self.door.hub.look()
         self.door.hub.fleet.changed()
-        if any(c.ready for c in self.door.connections.values()):
+        ready = {peer.kind for peer in self.door.connections.values() if peer.ready}
+        if "ingest" in ready:
             after = self._commands_n
             newest, sessions = await self.door.worker.read(lambda store: store.sessions_with_commands(after))
             for session_id in sessions:
                 self.door.commands_wait(session_id)
             self._commands_n = newest
+        if "node" in ready:
+            after = self._outbox_n
+            newest, nodes = await self.door.worker.read(lambda store: store.nodes_with_outbox(after))
+            for node_id in nodes:
+                self.door.commands_wait(NODE + node_id)
+            self._outbox_n = newest
         if (believe := getattr(self.port, "believe", None)) is not None:
             believe(await self.door.worker.read(lambda store: store.actors_awake()))
         self._looked = True
@@ -154,15 +176,11 @@ class Loops:
             self._silent_looks = 0
             return
         self._silent_looks += 1
-        writable = (
-            time.monotonic() - self.ticked_at < REAPER_SILENT_MS / 1000
-        )  # else it may be healthy and just unheard
+        # else it may be healthy and just unheard
+        writable = self._clock() - self.ticked_at < REAPER_SILENT_MS / 1000
         if age is not None and writable and self._silent_looks % REAPER_STRIKES == 0:
             self._end_frozen(age[1], age[2])
-        await sweep_due(self.door.worker, self.door.mailbox, limit=SWEEP_LIMIT, on_outcome=self._speak)
-
-    def _speak(self, outcome: Outcome) -> None:
-        self.door.speak(outcome)
+        await sweep_due(self.door.worker, self.door.perform, limit=SWEEP_LIMIT, mint=self.door.mint)
 
     def _end_frozen(self, pid: int, pid_started: int) -> None:
         """By pid and start time: never a process that got the number later, never ourselves. Ray starts another."""

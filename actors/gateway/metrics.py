@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from aiohttp import web
@@ -24,9 +24,10 @@ from actors.gateway.auth import MAY_READ, Authority
 from actors.gateway.door import Door
 from actors.gateway.entrance import Entrance
 from actors.protocol.errors import HoldfastError
+from actors.protocol.node_codes import INVOCATION_ERRORS, NODE_EVENT_TYPES, ROLES, TASK_STATUSES
 
 STORE_EVERY_S: Final = 5.0
-KINDS: Final = ("ingest", "stream", "sse", "fleet", "fleet_sse")
+KINDS: Final = ("ingest", "node", "stream", "sse", "fleet", "fleet_sse")
 
 
 class Metrics:
@@ -86,6 +87,7 @@ class Metrics:
         )
         yield gauge("subscribers", "Subscribers of session streams.", len(lags))
         yield gauge("subscribers_behind", "Of these, those not at the head.", sum(lag > 0 for lag in lags))
+        yield gauge("invocations_awaited", "Callers that wait for an invocation's outcome.", len(door.waiting))
         yield gauge("writer_queue_jobs", "Jobs waiting for the writer.", door.worker.depth)
         yield gauge("reads_waiting", "Reads waiting for a reader.", door.worker.reads_waiting)
         yield count("groups", "Group commits.", door.worker.groups)
@@ -122,12 +124,26 @@ def of_store(stored: dict[str, Any], events_here: int) -> Iterator[Metric]:
     yield count(
         "interrupts", "Interrupts requested, and how interrupted executions ended.", tally("interrupts"), "outcome"
     )
+    yield from of_nodes(stored, tally)
     yield gauge("service_clock_age_seconds", "Since a gateway moved service time on.", stored["clock_age_ms"] / 1000)
     yield gauge("reaper_lag_seconds", "How long the oldest due deadline has been due.", stored["overdue_ms"] / 1000)
     if stored["reaper_age_ms"] is not None:
         yield gauge("reaper_beat_age_seconds", "Since the reaper's last beat.", stored["reaper_age_ms"] / 1000)
     yield gauge("actors_awake", "Session actors that say they are awake.", stored["actors_awake"])
     yield gauge("tokens", "Tokens that hold.", stored["tokens"])
+
+
+def of_nodes(stored: dict[str, Any], tally: Callable[[str], dict[str, int]]) -> Iterator[Metric]:
+    yield gauge("nodes", "Nodes that are known.", stored["nodes"])
+    roles = _all(tuple(ROLES), stored["node_roles_connected"])
+    yield gauge("node_roles_connected", "Roles of nodes that are connected, by role.", roles, "role")
+    open_ones = _all(("pending", "dispatched"), stored["invocations"])
+    yield gauge("invocations", "Invocations that have not settled, by state.", open_ones, "state")
+    outcomes = _all(("ok", *INVOCATION_ERRORS), tally("invocations"))
+    yield count("invocations_settled", "Invocations that settled: ok, or the error's code.", outcomes, "outcome")
+    events = _all((*NODE_EVENT_TYPES, "own"), tally("node_events"))
+    yield count("node_events", "Events in the logs of nodes; own: of a type of the node's.", events, "type")
+    yield gauge("tasks", "Tasks, by status.", _all(tuple(TASK_STATUSES), stored["tasks"]), "status")
 
 
 def _all(names: tuple[str, ...], found: dict[str, int]) -> dict[str, int]:

@@ -7,11 +7,11 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from actors.gateway.api import key_of, read_raw
 from actors.gateway.auth import MAY_ADMINISTER, MAY_OPERATE, Authority, Caller
 from actors.gateway.door import Door
 from actors.gateway.problems import answer
 from actors.gateway.query import Query
+from actors.gateway.room import key_of, read_raw
 from actors.protocol import ids
 from actors.protocol.defaults import REQUEST_TIMEOUT_S
 from actors.protocol.errors import HoldfastError

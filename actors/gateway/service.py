@@ -10,7 +10,7 @@ import asyncio
 import errno
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, cast
 
 from aiohttp import web
 
@@ -20,22 +20,30 @@ from actors.gateway import routes
 from actors.gateway.api import Api
 from actors.gateway.auth import Authority, own_origins
 from actors.gateway.door import Door
+from actors.gateway.enrolments import EnrolmentApi
 from actors.gateway.entrance import Entrance, Runner, Visitor, check_entry, is_websocket
 from actors.gateway.ingest import Ingest
 from actors.gateway.loops import Loops, started_at
 from actors.gateway.metrics import Metrics
+from actors.gateway.node_sockets import NodeSockets
+from actors.gateway.nodes import NodeApi
 from actors.gateway.operations import Operations
 from actors.gateway.pages import Pages
 from actors.gateway.problems import Handler, problems
 from actors.gateway.stream import Streams
+from actors.gateway.tasks import TaskApi
 from actors.gateway.tokens import TokenApi
 from actors.gateway.webhooks import Deliverer
 from actors.law.effects import Done, Speech
+from actors.law.nodes.requests import NodeClosed
+from actors.law.requests import Closed, Request
 from actors.mailbox import ActorPort, Mailbox
+from actors.objects import ObjectStore, object_store
 from actors.protocol import ids
 from actors.protocol.codes import CLOSE
 from actors.protocol.defaults import HELLO_TIMEOUT_S, MAX_BODY_BYTES, REQUEST_TIMEOUT_S, SLOW_CONSUMER_S
 from actors.protocol.errors import HoldfastError, StorageBroken
+from actors.protocol.node_codes import Role
 from actors.store.contract import Outcome
 from actors.store.worker import StoreWorker
 
@@ -71,18 +79,24 @@ class Gateway:
         hello_timeout_s: float = HELLO_TIMEOUT_S,
         slow_s: float = SLOW_CONSUMER_S,
         deliverer: Callable[[Door], Deliverer] = Deliverer,
+        objects: ObjectStore | None = None,
         request_timeout_s: float = REQUEST_TIMEOUT_S,
         keepalive_s: float = KEEPALIVE_S,
+        mint: ids.Mint = ids.ulid,
     ) -> None:
         self.settings, self.worker, self.mailbox = settings, worker, mailbox
         self.port = port if port is not None else mailbox.port
-        self.gateway_id = gateway_id or ids.new_id("gateway")
-        self.door = Door(settings, worker, mailbox, gateway_id=self.gateway_id, now=clock, wall_ms=wall)
+        self.gateway_id = gateway_id or ids.new_id("gateway", mint)
+        stored = objects if objects is not None else object_store(settings.objects_dir)
+        self.door = Door(
+            settings, worker, mailbox, stored, gateway_id=self.gateway_id, now=clock, wall_ms=wall, mint=mint
+        )
         self.authority = Authority(worker, settings.allowed_origins, self.door.limits, clock, wall)
         self.ingest = Ingest(self.door, self.authority, hello_timeout_s=hello_timeout_s)
+        self.node_sockets = NodeSockets(self.door, self.authority, hello_timeout_s=hello_timeout_s)
         self.streams = Streams(self.door, self.authority, slow_s=slow_s)
         self.webhooks = deliverer(self.door)
-        self.loops = Loops(self.door, self.authority, self.port, self.webhooks)
+        self.loops = Loops(self.door, self.authority, self.port, self.webhooks, clock)
         self._pages = Pages(self.door, self.authority, self.loops, self.port)
         self._metrics = Metrics(self.door, self.authority)
         self._timeouts = (request_timeout_s, keepalive_s)
@@ -108,12 +122,16 @@ class Gateway:
             self._metrics.entrance = self._runner.server
         self.url = await self._bind(self._runner)
         self.authority.origins |= own_origins(self.url)
+        await self.open()
+        return self.url
+
+    async def open(self) -> None:
+        """Everything of `start` but the address: says that this gateway is the door, ends what a dead one held."""
         lost = await self._register()
         self._open.set()
         self.loops.start()
         self.door.spawn(self._close_lost(lost))
         telemetry.emit("gateway.open", gateway_id=self.gateway_id, url=self.url, lost_connections=len(lost))
-        return self.url
 
     def _application(self) -> web.Application:
         app = web.Application(middlewares=[problems, self._enter, self._when_open], client_max_size=MAX_BODY_BYTES)
@@ -122,10 +140,14 @@ class Gateway:
         rooms = {
             "api": Api(self.door, self.authority, body_timeout_s=within_s),
             "operations": Operations(self.door, self.authority, body_timeout_s=within_s),
+            "nodes": NodeApi(self.door, self.authority, body_timeout_s=within_s),
+            "tasks": TaskApi(self.door, self.authority, body_timeout_s=within_s),
+            "enrolments": EnrolmentApi(self.door, self.authority, body_timeout_s=within_s),
             "tokens": TokenApi(self.door, self.authority, body_timeout_s=within_s),
             "pages": self._pages,
             "metrics": self._metrics,
             "ingest": self.ingest,
+            "node_sockets": self.node_sockets,
             "streams": self.streams,
         }
         app.add_routes(routes.bind(**rooms))
@@ -153,26 +175,29 @@ class Gateway:
         shown = f"[{host}]" if ":" in host else host
         return f"http://{shown}:{port}"
 
-    async def _register(self) -> list[tuple[str, str]]:
+    async def _register(self) -> list[Request]:
+        """Returns how the ends of the connections are told that a dead gateway held."""
         import os
 
         pid = os.getpid()
         while True:
             try:
-                return await self.worker.write(
+                sessions = await self.worker.write(
                     lambda store: store.register_gateway(self.gateway_id, pid, started_at(pid) or 0, self.url)
                 )
+                roles = await self.worker.read(lambda store: store.lost_node_roles(self.gateway_id))
+                return _lost(sessions, roles, self.door.mint)
             except StorageBroken:
                 raise
             except HoldfastError as error:
                 telemetry.emit("gateway.register_failed", code=error.code)
                 await asyncio.sleep(REGISTER_PAUSE_S)
 
-    async def _close_lost(self, lost: Sequence[tuple[str, str]]) -> None:
-        """Connections that a dead gateway held: their wrappers are on their way back, and the grace begins now."""
+    async def _close_lost(self, lost: Sequence[Request]) -> None:
+        """Connections that a dead gateway held: their peers are on their way back, and the grace begins now."""
         for start in range(0, len(lost), LOST_AT_ONCE):
-            for session_id, connection_id in lost[start : start + LOST_AT_ONCE]:
-                self.door.report_closed(session_id, connection_id, 1006, "", "gateway_lost")
+            for closed in lost[start : start + LOST_AT_ONCE]:
+                self.door.report_closed(closed)
             await asyncio.sleep(0.01)
 
     @web.middleware
@@ -197,16 +222,17 @@ class Gateway:
 
     # ------------------------------------------------------------ from other processes
 
-    def hint(self, session_id: str, last_seq: int = 0, speech: Sequence[Speech] = ()) -> None:
+    def hint(self, subject: str, last_seq: int = 0, speech: Sequence[Speech] = ()) -> None:
         """An actor committed something: rows up to last_seq, and what it said. Cheap, idempotent, may be lost."""
-        self.door.speak(Outcome(session_id, Done(changed=True), tuple(speech), last_seq))
-        self.door.commands_wait(session_id)
+        self.door.speak(Outcome(subject, Done(changed=True), tuple(speech), last_seq))
+        self.door.commands_wait(subject)
 
     # ------------------------------------------------------------ closing
 
     async def stop(self) -> None:
         """Sockets are told to come back (1012), their ends are committed, then the door is gone."""
         self.door.accepting = False
+        self.door.waiting.leave()
         await self.loops.stop()
         await self.webhooks.stop()
         for socket in list(self.door.sockets):
@@ -220,3 +246,21 @@ class Gateway:
         except HoldfastError as error:
             telemetry.emit("gateway.unregister_failed", code=error.code)
         telemetry.emit("gateway.stopped", gateway_id=self.gateway_id)
+
+
+def _lost(sessions: Sequence[tuple[str, str]], roles: Sequence[tuple[str, str, str]], mint: ids.Mint) -> list[Request]:
+    return [
+        *(Closed(session_id=s, seed=mint(), connection_id=c, code=1006, error="gateway_lost") for s, c in sessions),
+        *(
+            NodeClosed(
+                node_id=n,
+                seed=mint(),
+                role=cast(Role, r),
+                connection_id=c,
+                code=1006,
+                error="gateway_lost",
+                gateway_lost=True,
+            )
+            for n, r, c in roles
+        ),
+    ]

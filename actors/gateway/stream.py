@@ -7,7 +7,7 @@ it meanwhile: what it has not read stands in the store.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any, Final, assert_never
 
 import orjson
@@ -18,8 +18,8 @@ from actors.gateway.door import Door
 from actors.gateway.entrance import arrived_at, check_entry, is_websocket
 from actors.gateway.feed import Batch, CaughtUp, Ephemeral, Gone, Reset, Step, Subscription
 from actors.gateway.fleet import Screen
-from actors.gateway.ingest import CLOSE_OF_ERROR
 from actors.gateway.query import Query
+from actors.gateway.sockets import CLOSE_OF_ERROR
 from actors.gateway.wire import Slow, Wire, websocket
 from actors.protocol import ids
 from actors.protocol.codes import CLOSE, SUBPROTOCOL
@@ -38,8 +38,8 @@ WATCHER_FRAME_MAX: Final = 4096  # a watcher has nothing to say but pings
 class Watcher:
     """A live subscriber as the door's sweep sees it."""
 
-    def __init__(self, caller: Caller, wire: Wire | None, task: asyncio.Task[Any], kind: str) -> None:
-        self.token_hash: str | None = caller.token_hash
+    def __init__(self, token_hash: str | None, wire: Wire | None, task: asyncio.Task[Any], kind: str) -> None:
+        self.token_hash = token_hash
         self.kind = kind
         self.wire, self.task = wire, task
         self.end_code: int | None = None
@@ -127,8 +127,13 @@ class Streams:
         except HoldfastError as error:
             await wire.close(CLOSE_OF_ERROR.get(error.status, CLOSE["try_again_later"]), error.code)
             return ws
+        await self.converse(wire, caller.token_hash, serve, kind)
+        return ws
+
+    async def converse(self, wire: Wire, token_hash: str | None, serve: Any, kind: str) -> None:
+        """From the admission to the close: serves until the peer leaves or there is nothing more to say."""
         serving = asyncio.get_running_loop().create_task(serve(wire))
-        watcher = Watcher(caller, wire, serving, kind)
+        watcher = Watcher(token_hash, wire, serving, kind)
         self.door.sit(watcher)
         try:
             listening = asyncio.ensure_future(self._listen(wire))
@@ -140,7 +145,6 @@ class Streams:
         finally:
             serving.cancel()
             self.door.rise(watcher)
-        return ws
 
     def _how(self, serving: asyncio.Task[Any], watcher: Watcher) -> tuple[int, str]:
         if watcher.end_code is not None:
@@ -170,7 +174,11 @@ class Streams:
                 wire.pong(message.data)
 
     async def _session_socket(self, request: web.Request, sid: str, wire: Wire) -> tuple[int, str]:
-        session, subscription = await self._watch(request, sid)
+        return await self.follow(wire, self._watch(request, sid))
+
+    async def follow(self, wire: Wire, watched: Awaitable[tuple[dict[str, Any], Subscription]]) -> tuple[int, str]:
+        """The snapshot, then every step of the cursor, for as long as the peer takes them. Returns how to close."""
+        session, subscription = await watched
         try:
             wire.send(b'{"type":"snapshot","session":%b}' % orjson.dumps(session))
             while True:
@@ -197,7 +205,7 @@ class Streams:
         out = Lines(request, self.slow_s)
         task = asyncio.current_task()
         assert task is not None
-        watcher = Watcher(caller, None, task, kind)
+        watcher = Watcher(caller.token_hash, None, task, kind)
         self.door.sit(watcher)
         try:
             await serve(out)

@@ -9,11 +9,11 @@ from __future__ import annotations
 from aiohttp import web
 
 from actors import telemetry
-from actors.gateway.api import read_body
 from actors.gateway.auth import MAY_ADMINISTER, Authority, hash_of, new_secret
 from actors.gateway.door import Door
 from actors.gateway.problems import answer
 from actors.gateway.query import Query
+from actors.gateway.room import read_body
 from actors.protocol import ids, resources
 from actors.protocol.codes import CLOSE
 from actors.protocol.defaults import REQUEST_TIMEOUT_S

@@ -9,6 +9,7 @@ from typing import Final
 
 from actors.law import requests
 from actors.law.effects import Answer, Refuse, Show
+from actors.law.nodes import requests as nodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,7 @@ class Act:
     by: str | None
     session_id: str | None = None
     execution_id: str | None = None
-    object_id: str | None = None  # an approval, a token, a webhook
+    object_id: str | None = None  # an approval, a token, a webhook, a node, an invocation, a task, an enrolment
     outcome: str = "ok"
 
 
@@ -31,7 +32,16 @@ ACTIONS: Final[dict[type[requests.Request], str]] = {
     requests.Fail: "execution.fail",
     requests.SendInput: "execution.input",
     requests.ResolveApproval: "approval.resolve",
+    nodes.CreateNode: "node.create",
+    nodes.ChangeNode: "node.change",
+    nodes.ForgetNode: "node.forget",
+    nodes.Invoke: "node.invoke",
+    nodes.CancelInvocation: "invocation.cancel",
+    nodes.CreateTask: "task.create",
+    nodes.TaskAction: "task.action",
 }
+# What the act was done to, by the first of these that the request has.
+_OBJECTS: Final = ("approval_id", "invocation_id", "task_id", "node_id")
 
 
 def act_of(request: requests.Request, answer: Answer) -> Act | None:
@@ -49,8 +59,8 @@ def act_of(request: requests.Request, answer: Answer) -> Act | None:
     return Act(
         action,
         getattr(request, "by", None),
-        request.session_id,
+        getattr(request, "session_id", None),
         execution_id,
-        getattr(request, "approval_id", None),
+        next((found for name in _OBJECTS if (found := getattr(request, name, None)) is not None), None),
         outcome,
     )

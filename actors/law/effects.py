@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from actors.law.model import Approval, Command, DeadlineKind, Execution, Json, Session
+from actors.law.nodes.answers import NodeAnswer
 from actors.protocol.codes import Directive, NackCode
 
 # ---------------------------------------------------------------- writes
@@ -184,7 +185,21 @@ class Wake:
     """The session has work: its actor should be awake."""
 
 
-Speech = CloseSocket | CommandsWait | Wake
+@dataclass(frozen=True, slots=True)
+class NodeWaits:
+    """This node's connections, one of them, have something to fetch."""
+
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class InvocationSettled:
+    """Whoever waits for it reads its outcome now."""
+
+    invocation_id: str
+
+
+Speech = CloseSocket | CommandsWait | Wake | NodeWaits | InvocationSettled
 
 # ---------------------------------------------------------------- answers
 
@@ -248,11 +263,12 @@ class Fenced:
 class Show:
     """An operator's answer: the resource as it stands after the effects, rendered inside the transaction."""
 
-    what: Literal["session", "execution", "interrupt", "fail", "approval", "nothing"]
+    what: Literal["session", "execution", "interrupt", "fail", "approval", "nothing", "node", "invocation", "task"]
     status: int = 200
     execution_id: str | None = None
     approval_id: str | None = None
     changed: bool = True
+    object_id: str | None = None  # of an invocation
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +278,7 @@ class Done:
     changed: bool
 
 
-Answer = Refuse | RefuseConnection | Connected | Acked | Nacked | Fenced | Show | Done
+Answer = Refuse | RefuseConnection | Connected | Acked | Nacked | Fenced | Show | Done | NodeAnswer
 
 
 @dataclass(frozen=True, slots=True)

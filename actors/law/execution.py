@@ -26,6 +26,7 @@ from actors.law.effects import (
 )
 from actors.law.failure import end
 from actors.law.model import Execution, Session, View
+from actors.law.owner import fenced_by_owner, owns
 from actors.law.requests import AckCommand, Framed, Interrupt, SendInput, Started, Submit
 from actors.law.requests import Final as FinalFrame
 from actors.protocol.codes import CLOSE, Status
@@ -56,10 +57,8 @@ def missing(view: View) -> Decision | None:
 def fence(view: View, frame: Framed) -> Fenced | None:
     """A frame counts only from the connection that owns the session now (DESIGN §2.3)."""
     s = view.session
-    if s is not None and s.deleted_at_ms is None and s.link == "connected":
-        owner = (s.connection_id, s.connection_epoch)
-        if owner == (frame.connection_id, frame.epoch):
-            return None
+    if s is not None and s.deleted_at_ms is None and owns(s, frame.connection_id, frame.epoch):
+        return None
     return fenced_by(s, frame.instance_id)
 
 
@@ -67,11 +66,7 @@ def fenced_by(s: Session | None, instance_id: str) -> Fenced:
     """How to close a socket that does not own the session: it depends on who does (DESIGN §2.3)."""
     if s is None or s.deleted_at_ms is not None:
         return Fenced(CLOSE["session_closed"], "session deleted")
-    if s.link != "connected":
-        return Fenced(CLOSE["going_away"], "this connection was given up; connect again")
-    if s.instance_id == instance_id:
-        return Fenced(CLOSE["fenced"], "a later attempt of this instance owns the session")
-    return Fenced(CLOSE["superseded"], "another instance owns the session")
+    return fenced_by_owner(s, instance_id, "session")
 
 
 # ---------------------------------------------------------------- submit and promote

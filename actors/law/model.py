@@ -47,6 +47,7 @@ class Policy:
     queue_limit: int = 10
     takeover: Takeover = "latest_wins"
     takeover_threshold_s: float = 60.0
+    node_commands: tuple[str, ...] = ("*",)  # what nodes may be asked, service-wide; `*` at an end is any ending
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from actors.law.effects import (
 from actors.law.execution import arm_running, note_late_final, promote
 from actors.law.failure import fail_execution
 from actors.law.model import Execution, Session, View
+from actors.law.owner import displace, late_or_too_soon
 from actors.law.requests import Closed, Connect, Reported, Restored
 from actors.protocol.codes import CLOSE, CLOSE_CODES
 
@@ -48,7 +49,7 @@ def connect(view: View, hello: Connect) -> Decision:
     if not view.door_open:
         # Its gateway died while the call was on its way: the socket is gone, and nobody would ever say `closed`.
         return Decision(RefuseConnection(CLOSE["service_restart"], "this gateway is gone", 0.0))
-    if refusal := _late_or_too_soon(view, s, hello):
+    if refusal := late_or_too_soon(s, hello.instance_id, hello.attempt, view.service_ms, view.policy):
         return Decision(refusal)
     _take_over(draft, s, hello)
     directives = _directives(draft, hello)
@@ -64,25 +65,11 @@ def _grace_s(draft: Draft) -> float:
     return float(draft.limits(draft.active).grace_s or 0.0)
 
 
-def _late_or_too_soon(view: View, s: Session, hello: Connect) -> RefuseConnection | None:
-    if s.instance_id == hello.instance_id and hello.attempt <= s.attempt:
-        return RefuseConnection(CLOSE["fenced"], "a later attempt of this instance was here")
-    if s.link != "connected" or s.instance_id == hello.instance_id or view.policy.takeover == "latest_wins":
-        return None
-    silent_s = (view.service_ms - s.last_seen_service_ms) / 1000
-    if silent_s >= view.policy.takeover_threshold_s:
-        return None
-    wait = view.policy.takeover_threshold_s - silent_s
-    return RefuseConnection(CLOSE["try_again_later"], "already_connected", round(wait, 1))
-
-
 def _take_over(draft: Draft, s: Session, hello: Connect) -> None:
     same_wrapper = s.wrapper_id == hello.wrapper_id
     held = s.link in ("connected", "grace")
-    if s.link == "connected" and s.connection_id is not None:
-        own = s.instance_id == hello.instance_id
-        code, why = ("fenced", "a later attempt took over") if own else ("superseded", "another instance took over")
-        draft.say(CloseSocket(s.connection_id, CLOSE[code], why))
+    if displaced := displace(s, hello.instance_id):
+        draft.say(displaced)
     epoch = draft.take_epoch()
     draft.do(DisarmGrace())
     draft.set_session(

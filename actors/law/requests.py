@@ -27,15 +27,35 @@ def nth_id(prefix: str, seed: str, k: int) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    session_id: str
+    """addressee: the subject whose mailbox decides it: a session's bare id, `node/<id>` or `task/<id>` (an id has no
+    slash). Not called `subject`, because a deadline has one of its own."""
+
     seed: str
+
+    @property
+    def addressee(self) -> str:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRequest(Request):
+    session_id: str
+
+    @property
+    def addressee(self) -> str:
+        return self.session_id
+
+    @staticmethod
+    def owns(subject: str) -> bool:
+        """Whether this is the name of a session: an id has no slash, every other kind's name has one."""
+        return "/" not in subject
 
     def executions_named(self) -> tuple[str, ...]:
         return ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CreateSession(Request):
+class CreateSession(SessionRequest):
     title: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     limits: Mapping[str, float | None] = field(default_factory=dict)
@@ -44,12 +64,12 @@ class CreateSession(Request):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeleteSession(Request):
+class DeleteSession(SessionRequest):
     by: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Submit(Request):
+class Submit(SessionRequest):
     execution_id: str
     input: Json = None
     limits: Mapping[str, float | None] = field(default_factory=dict)
@@ -61,7 +81,7 @@ class Submit(Request):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Interrupt(Request):
+class Interrupt(SessionRequest):
     execution_id: str | None = None  # None: the active one
     reason: str | None = None
     force: bool = False
@@ -72,7 +92,7 @@ class Interrupt(Request):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fail(Request):
+class Fail(SessionRequest):
     execution_id: str
     cause: Cause = "operator"
     error: str = ""
@@ -83,7 +103,7 @@ class Fail(Request):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SendInput(Request):
+class SendInput(SessionRequest):
     execution_id: str
     input: Json = None
     by: str | None = None
@@ -93,7 +113,7 @@ class SendInput(Request):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ResolveApproval(Request):
+class ResolveApproval(SessionRequest):
     approval_id: str
     decision: str
     note: str | None = None
@@ -101,7 +121,7 @@ class ResolveApproval(Request):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Restored(Request):
+class Restored(SessionRequest):
     """The store came back from a backup: what happened after it is not known here any more."""
 
 
@@ -120,7 +140,7 @@ class Reported:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Connect(Request):
+class Connect(SessionRequest):
     connection_id: str
     gateway_id: str
     wrapper_id: str
@@ -135,7 +155,7 @@ class Connect(Request):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Closed(Request):
+class Closed(SessionRequest):
     connection_id: str
     code: int | None = None
     close_reason: str = ""
@@ -143,7 +163,7 @@ class Closed(Request):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Framed(Request):
+class Framed(SessionRequest):
     """A control frame of a connection. `epoch` is what hello_ack gave it, `instance_id` what its hello said."""
 
     connection_id: str
@@ -201,7 +221,7 @@ class AckCommand(Framed):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sweep(Request):
+class Sweep(SessionRequest):
     """Deadline `kind` of `subject` (an execution id, an approval id, or an epoch as text) may be due."""
 
     kind: DeadlineKind

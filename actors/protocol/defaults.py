@@ -36,6 +36,16 @@ LAST_SEEN_FLUSH_S: Final = 3.0
 SERVICE_STEP_MAX_S: Final = 3.0
 IDEMPOTENCY_KEEP_S: Final = 86400.0
 FINAL_WAIT_S: Final = 60.0
+INVOKE_TIMEOUT_S: Final = 30.0
+INVOKE_TIMEOUT_MAX_S: Final = 86400.0
+FRESH_S: Final = 15.0
+REPORT_WITHIN_S: Final = 10.0
+PROBE_S: Final = 5.0
+UPLOAD_RESEND_S: Final = (10.0, 20.0, 40.0, 60.0)
+TASK_RECONCILE_S: Final = 5.0
+ENROLMENT_CODE_S: Final = 600.0
+ENROLMENT_CODE_MAX_S: Final = 3600.0
+ENROLMENT_KEEP_S: Final = 30 * 86400.0
 
 QUEUE_LIMIT: Final = 10
 TOMBSTONES: Final = 1000
@@ -61,6 +71,13 @@ FRAMES_PER_S: Final = 5000.0
 BYTES_PER_S: Final = 64 << 20
 CONNECTIONS_PER_TOKEN: Final = 10_000
 CONNECTIONS_PER_ADDRESS: Final = 10_000
+NODE_COMMANDS_MAX: Final = 256
+NODE_UPLOADS_MAX: Final = 1000
+INVOKE_PAYLOAD_BYTES: Final = 256 << 10
+INVOCATIONS_MAX: Final = 256
+NODE_OUTBOX_PAGE: Final = 64
+NODE_EVENTS_KEPT: Final = 10_000
+UPLOAD_TRIES: Final = 5
 PORT: Final = 8420
 
 REASONS: Final[dict[str, str]] = {
@@ -93,6 +110,16 @@ REASONS: Final[dict[str, str]] = {
     "SERVICE_STEP_MAX_S": "a tick that comes late adds at most this: an outage or a clock jump shortens nobody's deadline",
     "IDEMPOTENCY_KEEP_S": "a client that retries after a day is a new client",
     "FINAL_WAIT_S": "`holdfast run` waits this long for the final's acknowledgement before it exits with 5 and keeps the spool",
+    "INVOKE_TIMEOUT_S": "longer than any command that a person waits for; a caller with more patience says so",
+    "INVOKE_TIMEOUT_MAX_S": "a day; beyond it a task is meant, not an invocation. 0 is no deadline at all",
+    "FRESH_S": "three reports of a device that reports every 5 s: a command that stands on older news stands on nothing",
+    "REPORT_WITHIN_S": "a device answers a task command by its state; silent this long, its state is not known any more",
+    "PROBE_S": "a device that owes its state is asked again this often: one small frame",
+    "UPLOAD_RESEND_S": "doubling; the last one for ever, because a recording is worth asking for and the frame is small",
+    "TASK_RECONCILE_S": "a report that never reached its task (a crash in between) is looked at again after this",
+    "ENROLMENT_CODE_S": "ten minutes: somebody reads it off a screen and types it at the device",
+    "ENROLMENT_CODE_MAX_S": "an hour; a code that lives longer is a password",
+    "ENROLMENT_KEEP_S": "who was let in, for a month; the audit keeps it longer",
     "QUEUE_LIMIT": "executions waiting behind the active one; more is a caller that does not read answers (429)",
     "TOMBSTONES": "ended executions that a wrapper remembers, so that a late start is refused; a hundred full queues of them",
     "MAX_FRAME_BYTES": "one WebSocket message; bounds a socket's memory",
@@ -117,5 +144,12 @@ REASONS: Final[dict[str, str]] = {
     "BYTES_PER_S": "per socket, twice that in a burst; beyond what one disk takes. 0: off",
     "CONNECTIONS_PER_TOKEN": "sockets and streams of one token: half a gateway, for a fleet that shares one",
     "CONNECTIONS_PER_ADDRESS": "TCP connections of one address: the same, for a fleet behind one NAT",
+    "NODE_COMMANDS_MAX": "commands that one role may declare; a device with more should group them",
+    "NODE_UPLOADS_MAX": "recordings in one hello; a device tells the rest by `upload` frames",
+    "INVOKE_PAYLOAD_BYTES": "a result or a progress is an answer, not a file; files are uploads",
+    "INVOCATIONS_MAX": "unsettled invocations of one node; more is a caller that does not read answers",
+    "NODE_OUTBOX_PAGE": "frames fetched at once for one connection, so that one transaction stays short",
+    "NODE_EVENTS_KEPT": "a node's own log, newest first; a device that talks all day may not fill the disk",
+    "UPLOAD_TRIES": "an upload that failed this often fails the sixth time too: a person should look",
     "PORT": "Holdfast's door",
 }

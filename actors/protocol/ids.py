@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Callable
 from typing import NewType
 
 SessionId = NewType("SessionId", str)
@@ -16,6 +17,9 @@ ConnectionId = NewType("ConnectionId", str)
 WrapperId = NewType("WrapperId", str)
 InstanceId = NewType("InstanceId", str)
 GatewayId = NewType("GatewayId", str)
+NodeId = NewType("NodeId", str)
+InvocationId = NewType("InvocationId", str)
+TaskId = NewType("TaskId", str)
 
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 _ID = re.compile(ID_PATTERN[:-1] + r"\Z")
@@ -34,6 +38,10 @@ PREFIXES = {
     "stream": "str",
     "token": "tok",
     "webhook": "whk",
+    "node": "nod",
+    "task": "tsk",
+    "enrolment": "enr",
+    "enrolment_code": "enc",
 }
 
 _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -45,9 +53,12 @@ def ulid(now_ms: int | None = None) -> str:
     return "".join(_CROCKFORD[(value >> shift) & 31] for shift in range(125, -1, -5))
 
 
-def new_id(kind: str) -> str:
+Mint = Callable[[], str]  # makes ULIDs; a port, so that a simulated world can be repeated to the letter
+
+
+def new_id(kind: str, mint: Mint = ulid) -> str:
     """A fresh id of a kind of PREFIXES, for example ``new_id("execution")`` → ``exe_01j…``."""
-    return f"{PREFIXES[kind]}_{ulid()}"
+    return f"{PREFIXES[kind]}_{mint()}"
 
 
 def valid_id(text: object) -> bool:

@@ -3,7 +3,7 @@
 (1) the session must be owned by this very connection epoch, (2) the execution must be running and stand exactly before
 this range; zero rows in either refuses the item, and one read tells why. The caller gives each item a savepoint.
 
-Neighbours of different sessions are tried together first, the same three statements over all of them (ADR 7): each
+Neighbours of different sessions are tried together first, the same three statements over all of them (ADR 8): each
 statement gives the GIL away once, so a group costs a handful of hand-overs and not a handful per record. One row less
 than asked for in (1) or (2) undoes them all, and they are taken one by one.
 """

@@ -73,6 +73,22 @@ def check(connection: Any) -> None:
         raise StorageBroken("it is no store of Holdfast")
 
 
+def fold_log(path: Path) -> None:
+    """What stands in the log goes into the file, and the log away, so that one rename moves all of it. Best effort:
+    a store that cannot be read is being replaced for that."""
+    sqlite = library()
+    try:
+        connection = sqlite.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=5, isolation_level=None)
+    except sqlite.Error:
+        return
+    try:
+        connection.execute("pragma wal_checkpoint(truncate)").fetchall()
+    except sqlite.Error:
+        return
+    finally:
+        connection.close()
+
+
 def check_file(path: Path) -> None:
     """Raises StorageBroken or StorageUnavailable."""
     sqlite = library()

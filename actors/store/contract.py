@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from actors.law.effects import Answer, Speech
 from actors.law.model import DeadlineKind
+from actors.law.nodes.model import NodeDeadlineKind
 from actors.law.requests import Request
 from actors.law.webhooks import Verdict
 
@@ -33,7 +34,10 @@ class IdempotencyKey:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a committed transition came to. `body`/`status`: an operator's answer, rendered inside the transaction."""
+    """What a committed transition came to. `body`/`status`: an operator's answer, rendered inside the transaction.
+
+    session_id: the subject of the request: a session's id, `node/<id>` or `task/<id>`.
+    """
 
     session_id: str
     answer: Answer
@@ -115,8 +119,10 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class DueDeadline:
+    """session_id: whose it is, a session's id or `node/<id>`; law/sweeps.py makes the request of it."""
+
     session_id: str
-    kind: DeadlineKind
+    kind: DeadlineKind | NodeDeadlineKind
     subject: str
     due_ms: int
 
@@ -173,6 +179,56 @@ class SessionFilter:
     q: str | None = None
     limit: int = 50
     cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFilter:
+    """role: has been connected in it. q: in the id or the name."""
+
+    connected: bool | None = None
+    role: str | None = None
+    q: str | None = None
+    limit: int = 50
+    cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFilter:
+    node_id: str | None = None
+    status: str | None = None
+    limit: int = 50
+    cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLog:
+    """A page of a node's own log, oldest first. items: `{seq, type, ts_ms, data}`."""
+
+    items: tuple[dict[str, Any], ...]
+    first_seq: int
+    last_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewEnrolment:
+    """Hashes only: neither the code nor the claim gets here."""
+
+    enrolment_id: str
+    code_hash: str
+    claim_hash: str
+    node_id: str
+    name: str | None = None
+    commands: tuple[str, ...] = ()
+    capabilities: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """token_made: this very claim put the token; its secret is the caller's to show, once."""
+
+    state: str
+    node_id: str
+    token_made: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +294,23 @@ class Store(Protocol):
     def replay_webhook(
         self, webhook_id: str, by: str, key: IdempotencyKey | None = None
     ) -> tuple[dict[str, Any], bool]: ...
+    def flush_node_seen(self, seen: Sequence[tuple[str, str, str]]) -> None:
+        """(node_id, role, connection_id): any frame is life."""
+
+    def make_enrolment_code(self, code_hash: str, node_id: str | None, expires_in_s: float, by: str | None) -> int:
+        """Returns expires_at_ms."""
+
+    def enrol(self, wanted: NewEnrolment) -> dict[str, Any]:
+        """The resource; again with the same code, claim and node: the same. Errors: bad_enrolment_code."""
+
+    def decide_enrolment(
+        self, enrolment_id: str, approve: bool, allow: tuple[str, ...] | None, by: str | None
+    ) -> dict[str, Any]:
+        """Exactly once; an approval makes the node, if there is none. Errors: enrolment_not_found, already_resolved."""
+
+    def claim_enrolment(self, enrolment_id: str, claim_hash: str, token_id: str, secret_hash: str) -> Claimed:
+        """Errors: enrolment_not_found (also for a claim that is not its own)."""
+
     def revoke_token(self, token_id: str, by: str | None = None) -> str:
         """Returns the hash of its secret, so that its sockets can be found; again: the same. Error: token_not_found."""
 
@@ -269,6 +342,37 @@ class Store(Protocol):
     def pending_commands(self, session_id: str, after_n: int, limit: int) -> list[PendingCommand]: ...
     def sessions_with_commands(self, after_n: int) -> tuple[int, list[str]]:
         """Sessions with commands created after n; and the newest n."""
+
+    def node(self, node_id: str) -> dict[str, Any]:
+        """The resource. Errors: node_not_found."""
+
+    def nodes(self, wanted: NodeFilter) -> ListPage:
+        """Connected first, then by id."""
+
+    def node_events(self, node_id: str, after_seq: int, limit: int) -> NodeLog:
+        """Errors: node_not_found."""
+
+    def nodes_with_outbox(self, after_n: int) -> tuple[int, list[str]]:
+        """Nodes with frames that were posted after n and not fetched; and the newest n."""
+
+    def lost_node_roles(self, gateway_id: str) -> list[tuple[str, str, str]]:
+        """(node_id, role, connection_id) of every connected role that another gateway holds: after register_gateway,
+        that gateway is dead, and each wants a NodeClosed(gateway_lost=True)."""
+
+    def invocation(self, invocation_id: str) -> dict[str, Any]:
+        """Errors: invocation_not_found."""
+
+    def invocations(self, node_id: str, limit: int, cursor: str | None) -> ListPage:
+        """Newest first; of a forgotten node, too, until retention takes them."""
+
+    def task(self, task_id: str) -> dict[str, Any]:
+        """Errors: task_not_found."""
+
+    def tasks(self, wanted: TaskFilter) -> ListPage:
+        """Newest first."""
+
+    def enrolments(self, state: str | None, limit: int, cursor: str | None) -> ListPage:
+        """Newest first."""
 
     def due(self, limit: int) -> list[DueDeadline]: ...
     def service_ms(self) -> int:

@@ -12,13 +12,23 @@ from actors.law import effects as fx
 from actors.law import render
 from actors.law.audit import Act, act_of
 from actors.law.decide import decide
-from actors.law.model import WALL_KINDS, Command, Policy, Session, View
-from actors.law.requests import BY_OPERATORS, AckCommand, Connect, Request, ResolveApproval, Sweep
+from actors.law.model import WALL_KINDS, Command, Session, View
+from actors.law.nodes.requests import BY_NODE_OPERATORS
+from actors.law.requests import (
+    BY_OPERATORS,
+    AckCommand,
+    Connect,
+    Request,
+    ResolveApproval,
+    SessionRequest,
+    Sweep,
+)
 from actors.law.requests import AskApproval as AskApprovalRequest
-from actors.protocol.defaults import SERVICE_STEP_MAX_S
 from actors.protocol.errors import HoldfastError
 from actors.store import rows, tallies
 from actors.store.contract import IdempotencyKey, Outcome
+from actors.store.expect import expect
+from actors.store.nodes import NodeTransitions
 
 _SESSION = f"select {', '.join(rows.SESSION_COLUMNS)} from sessions where id = ?"
 _LIVE = (
@@ -34,24 +44,8 @@ _OPEN_APPROVALS = f"select {', '.join(rows.APPROVAL_COLUMNS)} from approvals whe
 _APPROVAL = f"select {', '.join(rows.APPROVAL_COLUMNS)} from approvals where session_id = ? and id = ?"
 
 
-class BrokenExpectation(HoldfastError):
-    """A row was not what the decision read: a bug of ours. Nothing of the transition stays."""
-
-    def __init__(self, detail: str = "", code: str = "internal") -> None:
-        super().__init__(code, detail)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (BrokenExpectation, (self.detail,))
-
-
-class Transitions:
+class Transitions(NodeTransitions):
     """Mixed into the store: needs `_c` (a connection), `policy` and `wall_ms()`."""
-
-    _c: Any
-    policy: Policy
-
-    def wall_ms(self) -> int:
-        raise NotImplementedError
 
     def note(self, act: Act, wall_ms: int) -> None:
         """An audit row, in the open transaction of the act itself."""
@@ -64,32 +58,40 @@ class Transitions:
     # ------------------------------------------------------------ one transition
 
     def decide_in_transaction(self, request: Request, key: IdempotencyKey | None) -> Outcome:
-        if key is None and isinstance(request, BY_OPERATORS):
+        if key is None and isinstance(request, BY_OPERATORS + BY_NODE_OPERATORS):
             # Asked again after an unknown outcome, the same request has the same answer, whatever became active since.
             key = IdempotencyKey("seed", type(request).__name__, request.seed, "")
         if key is not None and (stored := self._stored_answer(request, key)) is not None:
             return stored
+        if isinstance(request, SessionRequest):
+            outcome = self._session_transition(request)
+        else:
+            outcome = self.node_transition(request)
+        wall_ms = self.wall_ms()
+        if (act := act_of(request, outcome.answer)) is not None:
+            self.note(act, wall_ms)
+        if key is not None and isinstance(outcome.answer, fx.Show):
+            self.keep_answer(key, outcome.status, outcome.body, wall_ms)
+        return outcome
+
+    def _session_transition(self, request: SessionRequest) -> Outcome:
+        sid = request.session_id
         view = self._view(request)
         decision = decide(view, request)
-        last_seq = self._perform(request.session_id, view, decision.effects)
-        if (act := act_of(request, decision.answer)) is not None:
-            self.note(act, view.wall_ms)
+        last_seq = self._perform(sid, view, decision.effects)
         tallies.count(self._c, view, request, decision)
-        status, body = self._rendered(request.session_id, decision.answer)
-        outcome = Outcome(request.session_id, decision.answer, decision.speech, last_seq, status, body)
-        if key is not None and isinstance(decision.answer, fx.Show):
-            self.keep_answer(key, status, body, view.wall_ms)
-        return outcome
+        status, body = self._rendered(sid, decision.answer)
+        return Outcome(sid, decision.answer, decision.speech, last_seq, status, body)
 
     def _stored_answer(self, request: Request, key: IdempotencyKey) -> Outcome | None:
         try:
             stored = self.stored_answer(key)
         except HoldfastError as error:
-            return Outcome(request.session_id, fx.Refuse(error.code), (), 0, error.status)
+            return Outcome(request.addressee, fx.Refuse(error.code), (), 0, error.status)
         if stored is None:
             return None
         status, body = stored
-        return Outcome(request.session_id, fx.Show("nothing", status, changed=False), (), 0, status, body, True)
+        return Outcome(request.addressee, fx.Show("nothing", status, changed=False), (), 0, status, body, True)
 
     def stored_answer(self, key: IdempotencyKey) -> tuple[int, Any] | None:
         """What the same key and body were answered: status and body. Errors: idempotency_mismatch."""
@@ -109,12 +111,7 @@ class Transitions:
             (key.token_id, key.route, key.key, key.body_hash, status, rows.dumps(body), wall_ms),
         )
 
-    def service_ms_now(self) -> int:
-        """The stored service time, carried on to this moment as the next tick will carry it, at most one step."""
-        t, wall = self._c.execute("select t_ms, wall_ms from service_clock").fetchone()
-        return int(t + min(max(self.wall_ms() - wall, 0), round(SERVICE_STEP_MAX_S * 1000)))
-
-    def _view(self, request: Request) -> View:
+    def _view(self, request: SessionRequest) -> View:
         sid = request.session_id
         row = self._c.execute(_SESSION, (sid,)).fetchone()
         executions = {}
@@ -196,7 +193,7 @@ class Transitions:
                 "update sessions set last_seq = ?, updated_at_ms = ? where id = ? and last_seq = ?",
                 (last_seq, view.wall_ms, sid, before),
             )
-            _expect(done.rowcount == 1, f"last_seq of {sid} moved inside our transaction")
+            expect(done.rowcount == 1, f"last_seq of {sid} moved inside our transaction")
         return last_seq
 
     def _do(self, sid: str, view: View, effect: fx.Effect) -> None:
@@ -206,10 +203,10 @@ class Transitions:
                 c.execute(rows.insert("sessions", rows.SESSION_COLUMNS), rows.session_values(session))
             case fx.SetSession(changes):
                 sql, values = rows.changes("sessions", changes, "id = ?")
-                _expect(c.execute(sql, [*values, sid]).rowcount == 1, f"session {sid} is not there")
+                expect(c.execute(sql, [*values, sid]).rowcount == 1, f"session {sid} is not there")
             case fx.TakeEpoch(epoch):
                 done = c.execute("update counters set value = ? where name = 'epoch' and value = ?", (epoch, epoch - 1))
-                _expect(done.rowcount == 1, "the epoch counter moved inside our transaction")
+                expect(done.rowcount == 1, "the epoch counter moved inside our transaction")
             case fx.RememberConnection(connection_id, epoch):
                 c.execute("insert into connections values (?, ?, ?, ?)", (connection_id, sid, epoch, view.wall_ms))
             case fx.InsertExecution(execution):
@@ -218,7 +215,7 @@ class Transitions:
             case fx.SetExecution(eid, expected, changes):
                 sql, values = rows.changes("executions", changes, "session_id = ? and id = ? and status = ?")
                 done = c.execute(sql, [*values, sid, eid, expected])
-                _expect(done.rowcount == 1, f"execution {eid} is not {expected}")
+                expect(done.rowcount == 1, f"execution {eid} is not {expected}")
             case fx.Enqueue(command):
                 c.execute(
                     "insert into commands (id, session_id, execution_id, kind, payload, state, created_at_ms) "
@@ -267,7 +264,7 @@ class Transitions:
                 c.execute(rows.insert("approvals", rows.APPROVAL_COLUMNS), rows.approval_values(approval))
             case fx.SetApproval(approval_id, changes):
                 sql, values = rows.changes("approvals", changes, "session_id = ? and id = ? and state = 'open'")
-                _expect(c.execute(sql, [*values, sid, approval_id]).rowcount == 1, f"{approval_id} is not open")
+                expect(c.execute(sql, [*values, sid, approval_id]).rowcount == 1, f"{approval_id} is not open")
             case fx.Notify(webhook_id, eid, spec, body):
                 # An id of long ago, forgotten by retention, may be used again: then this is its callback.
                 c.execute(
@@ -329,8 +326,3 @@ def _approval_named(request: Request) -> str | None:
     if isinstance(request, Sweep) and request.kind == "approval":
         return request.subject
     return None
-
-
-def _expect(held: bool, otherwise: str) -> None:
-    if not held:
-        raise BrokenExpectation(otherwise)

@@ -267,9 +267,16 @@ def _encode_cursor(*parts: Any) -> str:
 def _decode_cursor(text: str, parts: int, kinds: tuple[type, ...] = (int, str)) -> list[Any]:
     try:
         value = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise HoldfastError("bad_cursor") from None
     ok = isinstance(value, list) and len(value) == parts
-    if not ok or not all(type(v) is k for v, k in zip(value, kinds, strict=False)):
+    if not ok or not all(type(v) is k and _bindable(v) for v, k in zip(value, kinds, strict=False)):
         raise HoldfastError("bad_cursor")
     return list(value)
+
+
+def _bindable(value: object) -> bool:
+    """JSON says more than SQLite takes: integers of any length, halves of surrogate pairs."""
+    if isinstance(value, int):
+        return -(1 << 63) <= value < 1 << 63
+    return isinstance(value, str) and not any("\ud800" <= char <= "\udfff" for char in value)

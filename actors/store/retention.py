@@ -11,7 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from actors.protocol.defaults import AUDIT_RETENTION_S, IDEMPOTENCY_KEEP_S, RETENTION_CHUNK
+from actors.protocol.defaults import (
+    AUDIT_RETENTION_S,
+    ENROLMENT_KEEP_S,
+    IDEMPOTENCY_KEEP_S,
+    NODE_EVENTS_KEPT,
+    RETENTION_CHUNK,
+)
 from actors.store.reads import Reads
 
 T = TypeVar("T")
@@ -30,6 +36,7 @@ class Retention(Reads):
         """At most one chunk in all, so that the write lock is never held long. Returns how much of it was used."""
         left = RETENTION_CHUNK
         forgotten_ms = self.wall_ms() - round(IDEMPOTENCY_KEEP_S * 1000)
+        enrolled_ms = self.wall_ms() - round(ENROLMENT_KEEP_S * 1000)
         steps: tuple[Callable[[int], int], ...] = (
             self._deleted_sessions,
             lambda n: self._events(before_ms, n),
@@ -39,6 +46,10 @@ class Retention(Reads):
             lambda n: self._rows("audit", "n", "at_ms", audit_before_ms, n),
             lambda n: self._rows("idempotency", "token_id, route, key", "created_at_ms", forgotten_ms, n),
             lambda n: self._rows("connections", "id", "at_ms", forgotten_ms, n),
+            lambda n: self._node_logs(before_ms, n),
+            lambda n: self._rows("invocations", "n", "settled_at_ms", before_ms, n),
+            lambda n: self._rows("enrolment_codes", "code_hash", "expires_at_ms", forgotten_ms, n),
+            lambda n: self._rows("enrolments", "id", "created_at_ms", enrolled_ms, n),
         )
         for step in steps:
             left -= step(left)
@@ -113,6 +124,48 @@ class Retention(Reads):
             "where state in ('done', 'rejected', 'withdrawn') and created_at_ms < ? limit ?)"
         )
         return int(self._c.execute(sql, (before_ms, limit)).rowcount)
+
+    def _node_logs(self, before_ms: int, limit: int) -> int:
+        """Too old, or beyond what is kept of one node: a prefix goes, and first_event_seq moves with it."""
+        used = 0
+        while used < limit and (found := self._log_to_cut(before_ms)) is not None:
+            used += max(self._cut_log(*found, limit - used), 1)
+        return used
+
+    def _log_to_cut(self, before_ms: int) -> tuple[str, int] | None:
+        """A node, and up to which seq its log goes."""
+        c = self._c
+        long = c.execute(
+            "select id, last_event_seq - ? from nodes where last_event_seq - first_event_seq >= ? limit 1",
+            (NODE_EVENTS_KEPT, NODE_EVENTS_KEPT),
+        ).fetchone()
+        if long is not None:
+            return (long[0], long[1])
+        old = c.execute(
+            "select node_id, seq from node_events where ts_ms < ? order by ts_ms limit 1", (before_ms,)
+        ).fetchone()
+        if old is None:
+            return None
+        young = c.execute(
+            "select min(seq) from node_events where node_id = ? and ts_ms >= ?", (old[0], before_ms)
+        ).fetchone()[0]
+        newest = c.execute("select max(seq) from node_events where node_id = ?", (old[0],)).fetchone()[0]
+        # A clock that was set back leaves an old row behind a young one: the log is cut there all the same.
+        return (old[0], max(old[1], newest if young is None else young - 1))
+
+    def _cut_log(self, node_id: str, upto: int, limit: int) -> int:
+        c = self._c
+        gone = c.execute(
+            "delete from node_events where node_id = ? and seq in "
+            "(select seq from node_events where node_id = ? and seq <= ? order by seq limit ?)",
+            (node_id, node_id, upto, limit),
+        ).rowcount
+        c.execute(
+            "update nodes set first_event_seq = coalesce((select min(seq) from node_events where node_id = ?), "
+            "last_event_seq + 1) where id = ?",
+            (node_id, node_id),
+        )
+        return int(gone)
 
     def _rows(self, table: str, key: str, age: str, before_ms: int, limit: int) -> int:
         sql = f"delete from {table} where ({key}) in (select {key} from {table} where {age} < ? limit ?)"

@@ -180,3 +180,97 @@ def m003_tokens(db: Any) -> None:
         ) without rowid;
         """,
     )
+
+
+@migrations()  # type: ignore[untyped-decorator]
+def m004_nodes(db: Any) -> None:
+    """Nodes, their roles, log and outbox; invocations; tasks, upload intents, artifacts; enrolments.
+
+    `deadlines.session_id` and `connections.session_id` hold `node/<id>` for a node: a session id has no slash.
+    """
+    _each(
+        db,
+        """
+        create table nodes (
+            id text primary key, name text, created_at_ms integer not null, made_by text not null,
+            drained integer not null default 0, allow text, last_event_seq integer not null default 0,
+            first_event_seq integer not null default 1
+        ) without rowid;
+
+        create table node_roles (
+            node_id text not null, role text not null, link text not null, connection_id text,
+            connection_epoch integer not null, instance_id text, attempt integer, gateway_id text,
+            client text not null, commands text not null, capabilities text not null,
+            last_seen_service_ms integer not null, last_seen_at_ms integer, grace_until_ms integer,
+            presence_reason text not null, presence_at_ms integer not null,
+            reported_state text, reported_task_id text, reported_attempt integer, reported_at_ms integer,
+            reported_service_ms integer not null, synced integer not null,
+            desired_state text, desired_task_id text, desired_attempt integer,
+            lapsed_epoch integer not null, primary key (node_id, role)
+        ) without rowid;
+        create index node_roles_connected on node_roles (node_id) where link = 'connected';
+
+        create table node_events (
+            node_id text not null, seq integer not null, type text not null, ts_ms integer not null,
+            data text not null, primary key (node_id, seq)
+        ) without rowid;
+        create index node_events_age on node_events (ts_ms);
+
+        create table invocations (
+            n integer primary key autoincrement, id text not null unique, node_id text not null, role text not null,
+            command text not null, params text not null, by text, created_at_ms integer not null,
+            timeout_s real not null, idle_timeout_s real, idempotency_key text, state text not null,
+            connection_id text, due_service_ms integer, idle_due_service_ms integer, dispatched integer not null,
+            dispatched_at_ms integer, progress_seq integer not null, progress text not null, progress_at_ms integer,
+            progress_gaps integer not null, ok integer, payload text not null, error_code text, error_message text,
+            error_node_code text, settled_at_ms integer
+        );
+        create index invocations_open on invocations (node_id, n) where state != 'settled';
+        create index invocations_of on invocations (node_id, n);
+        create index invocations_settled on invocations (settled_at_ms) where settled_at_ms is not null;
+
+        create table node_outbox (
+            n integer primary key autoincrement, node_id text not null, role text not null,
+            connection_epoch integer not null, frame text not null, invocation_id text, fetched_seed text
+        );
+        create index node_outbox_of on node_outbox (node_id, role, n);
+
+        create table tasks (
+            n integer primary key autoincrement, id text not null unique, node_id text not null, params text not null,
+            created_at_ms integer not null, made_by text not null, order_id text, batch_id text, status text not null,
+            attempt integer not null, began integer not null, held_epoch integer not null, detail text,
+            ready_at_ms integer, started_at_ms integer, paused_at_ms integer, finished_at_ms integer,
+            uploaded_at_ms integer, completed_at_ms integer, cancelled_at_ms integer, failed_at_ms integer
+        );
+        create index tasks_of on tasks (node_id, n);
+        create index tasks_busy on tasks (node_id) where status in ('ready', 'in_progress');
+        create index tasks_by_status on tasks (status, n);
+
+        create table upload_intents (
+            task_id text not null, attempt integer not null, node_id text not null, state text not null,
+            created_at_ms integer not null, tries integer not null, sends integer not null, object_key text,
+            sha256 text, size integer, detail text, primary key (task_id, attempt)
+        ) without rowid;
+        create index upload_intents_open on upload_intents (node_id)
+            where state in ('requested', 'accepted', 'uploaded');
+
+        create table artifacts (
+            task_id text primary key, node_id text not null, attempt integer not null, object_key text not null,
+            sha256 text not null, size integer not null, verified integer not null, stored_at_ms integer not null
+        ) without rowid;
+
+        create table enrolment_codes (
+            code_hash text primary key, node_id text, created_at_ms integer not null, expires_at_ms integer not null,
+            used_by text
+        ) without rowid;
+        create index enrolment_codes_age on enrolment_codes (expires_at_ms);
+        create table enrolments (
+            id text primary key, claim_hash text not null, code_hash text not null, node_id text not null, name text,
+            commands text not null, capabilities text not null, created_at_ms integer not null, state text not null,
+            allow text, decided_at_ms integer, decided_by text, claimed_at_ms integer
+        ) without rowid;
+        create index enrolments_by_state on enrolments (state, id);
+        create index enrolments_age on enrolments (created_at_ms);
+        create index tokens_of_node on tokens (node_id) where node_id is not null
+        """,
+    )

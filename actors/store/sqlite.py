@@ -31,7 +31,10 @@ from actors.store.contract import (
     Outcome,
     Token,
 )
+from actors.store.enrolments import Enrolments
+from actors.store.folder import make_folder
 from actors.store.locks import WriteTurn, library, process_started, translate, write_lock_holder
+from actors.store.node_reads import NodeReads
 from actors.store.retention import Retention
 from actors.store.schema import migrations
 from actors.store.tallies import Meters
@@ -45,7 +48,7 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class SqliteStore(Webhooks, Retention, Appends, Tokens, Meters):
+class SqliteStore(Webhooks, Retention, NodeReads, Enrolments, Appends, Tokens, Meters):
     """One connection. Not for two threads at once; open one per thread (worker.py does)."""
 
     def __init__(
@@ -65,17 +68,19 @@ class SqliteStore(Webhooks, Retention, Appends, Tokens, Meters):
         guards: bool = False,
         wall: Callable[[], int] = now_ms,
         synchronous: str = "FULL",
+        connect: Callable[..., Any] | None = None,
     ) -> SqliteStore:
         """Opens or creates the file and migrates it.
 
         checkpoints and guards: only the gateway's writer says True (DESIGN §4). It alone checkpoints, and it ends a
         process of ours that froze inside its transaction and so blocks every writer.
+        connect: another `sqlite3.connect`, for a disk that can be cut off; its errors are the library's.
 
         Errors: RuntimeError (the library is too old), StorageUnavailable, StorageBroken.
         """
         sqlite = library()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite.connect(str(path), timeout=0, isolation_level=None, check_same_thread=False)
+        make_folder(path.parent)
+        connection = (connect or sqlite.connect)(str(path), timeout=0, isolation_level=None, check_same_thread=False)
         turn = WriteTurn(path.with_name("want.lock"))
         store = cls(path, connection, turn, policy, wall, guards)
         try:
@@ -247,6 +252,18 @@ class SqliteStore(Webhooks, Retention, Appends, Tokens, Meters):
                 "where session_id = ? and status = 'running' "
                 "and exists (select 1 from sessions where id = ? and connection_id = ? and link = 'connected')",
                 [(service, wall, sid, sid, con) for sid, con, progress in seen if progress],
+            )
+
+        if seen:
+            self._alone(work)
+
+    def flush_node_seen(self, seen: Sequence[tuple[str, str, str]]) -> None:
+        def work() -> None:
+            service, wall = self.service_ms_now(), self.wall_ms()
+            self._c.executemany(
+                "update node_roles set last_seen_service_ms = ?, last_seen_at_ms = ? "
+                "where node_id = ? and role = ? and connection_id = ? and link = 'connected'",
+                [(service, wall, node_id, role, con) for node_id, role, con in seen],
             )
 
         if seen:

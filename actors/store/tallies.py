@@ -14,8 +14,12 @@ from typing import Any
 from actors.law import effects as fx
 from actors.law.effects import Decision
 from actors.law.model import View
+from actors.law.nodes import effects as nfx
+from actors.law.nodes.effects import NodeDecision
+from actors.law.nodes.requests import NodeSweep
 from actors.law.requests import Interrupt, Request, Sweep
 from actors.protocol.codes import TERMINAL
+from actors.protocol.node_codes import NODE_EVENT_TYPES
 
 CONTROL_EVENTS = "control_events"
 DEADLINES_FIRED = "deadlines_fired"  # by kind of deadline
@@ -49,6 +53,31 @@ def counts(view: View, request: Request, decision: Decision) -> Counter[tuple[st
     if isinstance(request, Sweep) and found[CONTROL_EVENTS, ""]:  # else it only looked, and armed itself anew
         found[DEADLINES_FIRED, request.kind] += 1
     return +found
+
+
+NODE_EVENTS = "node_events"  # by type, of the closed table; a node's own types count as `own`
+INVOCATIONS = "invocations"  # how they settled: `ok`, or the error's code
+
+
+def count_node(c: Any, request: Request, decision: NodeDecision) -> None:
+    if counted := node_counts(request, decision):
+        c.executemany(_UPSERT, [(name, label, n) for (name, label), n in counted.items()])
+
+
+def node_counts(request: Request, decision: NodeDecision) -> Counter[tuple[str, str]]:
+    """Pure: what this decision adds."""
+    found: Counter[tuple[str, str]] = Counter()
+    for effect in decision.effects:
+        match effect:
+            case nfx.LogEvent(_, type_, _):
+                found[NODE_EVENTS, type_ if type_ in NODE_EVENT_TYPES else "own"] += 1
+            case nfx.SetInvocation(_, _, {"state": "settled", "error_code": code}):
+                found[INVOCATIONS, code or "ok"] += 1
+            case nfx.InsertInvocation(invocation) if invocation.settled:
+                found[INVOCATIONS, invocation.error_code or "ok"] += 1
+    if isinstance(request, NodeSweep) and not (isinstance(decision.answer, fx.Done) and not decision.answer.changed):
+        found[DEADLINES_FIRED, f"node_{request.kind}"] += 1
+    return found
 
 
 def _outcome(status: str, cause: str) -> str:
@@ -89,6 +118,14 @@ class Meters:
                 (wall, wall),
             ).fetchone()[0]
             awake = c.execute("select count(*) from actors").fetchone()[0]
+            nodes = c.execute("select count(*) from nodes").fetchone()[0]
+            roles = dict(
+                c.execute("select role, count(*) from node_roles where link = 'connected' group by role").fetchall()
+            )
+            invocations = dict(
+                c.execute("select state, count(*) from invocations where state != 'settled' group by state").fetchall()
+            )
+            tasks = dict(c.execute("select status, count(*) from tasks group by status").fetchall())
         finally:
             c.execute("rollback")
         return {
@@ -100,4 +137,8 @@ class Meters:
             "tallies": {(name, label): value for name, label, value in tallies},
             "tokens": tokens,
             "actors_awake": awake,
+            "nodes": nodes,
+            "node_roles_connected": roles,
+            "invocations": invocations,
+            "tasks": tasks,
         }

@@ -16,7 +16,7 @@ from actors.gateway.documents import page
 from actors.gateway.documents.asyncapi import SOCKETS, asyncapi
 from actors.gateway.documents.openapi import openapi
 from actors.gateway.routes import ROUTES
-from actors.protocol import codes, frames, words
+from actors.protocol import codes, frames, node_codes, node_frames, words
 from actors.protocol.payloads import PAYLOADS
 from tests.contract.judge import Case, Judge, ask
 from tests.gateway.house import House
@@ -134,12 +134,15 @@ def test_every_frame_of_the_protocol_is_a_message_of_its_socket() -> None:
     assert said("ingest_send") == names_of(frames.ToWrapper)
     assert said("stream_send") == names_of(frames.StreamFrame)
     assert said("fleet_send") == {"FleetSessions"}
+    assert said("node_receive") == names_of(node_frames.FromNode)
+    assert said("node_send") == names_of(node_frames.ToNode)
+    assert names_of(node_frames.Directive) < said("node_send")
     every = {
         name
-        for name, model in vars(frames).items()
+        for name, model in [*vars(frames).items(), *vars(node_frames).items()]
         if isinstance(model, type) and issubclass(model, frames.Frame) and "type" in model.model_fields
     }
-    assert every - {"Event"} == set(WS["components"]["messages"])
+    assert every - {"Event", "LogLine"} == set(WS["components"]["messages"])
 
 
 def test_the_close_codes_are_the_one_table() -> None:
@@ -154,6 +157,7 @@ def test_the_close_codes_are_the_one_table() -> None:
 def test_every_event_type_and_every_cause_is_there() -> None:
     assert WS["x-event-types"].keys() == codes.EVENT_TYPES.keys() == PAYLOADS.keys()
     assert WS["x-causes"] == codes.CAUSES
+    assert WS["x-node-event-types"].keys() == node_codes.NODE_EVENT_TYPES.keys()
 
 
 # ---------------------------------------------------------------- the pages

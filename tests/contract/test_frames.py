@@ -16,39 +16,10 @@ from actors.gateway.door import SOCKETS_MAX
 from actors.protocol import frames
 from actors.protocol.codes import CLOSE, CLOSE_CODES, CommandKind, Directive, NackCode
 from tests.contract.judge import Case, Judge
+from tests.contract.node_stories import NODE_STORIES
+from tests.contract.talk import Talk
 from tests.contract.test_http import Idle
-from tests.gateway.house import TOKENS, Frame, House, Socket, event, final, hello, output, started
-
-
-class Talk:
-    """A socket whose every frame, in both directions, is held against the document and against its model."""
-
-    def __init__(self, judge: Judge, channel: str, socket: Socket) -> None:
-        self.judge, self.channel, self.socket = judge, channel, socket
-        self.seen: set[str] = set()
-        self._judged = 0
-
-    def _note(self, frame: Frame, action: str) -> None:
-        name = self.judge.frame(self.channel, frame, action)
-        model = getattr(frames, name)
-        assert model.model_validate_json(json.dumps(frame)).model_dump(mode="json", exclude_unset=True) == frame, name
-        self.seen.add(name)
-
-    async def say(self, *said: Frame) -> None:
-        for frame in said:
-            self._note(frame, "receive")
-        await self.socket.say(*said)
-
-    async def hear(self, kind_: str, **wanted: Any) -> Frame:
-        found = await self.socket.hear(kind_, **wanted)
-        for frame in self.socket.heard[self._judged :]:
-            self._note(frame, "send")
-        self._judged = len(self.socket.heard)
-        return found
-
-    async def acked(self, seq: int) -> None:
-        while (await self.hear("ack", execution_id="e"))["seq"] < seq:
-            continue
+from tests.gateway.house import TOKENS, Frame, House, event, final, hello, node_hello, output, started
 
 
 async def opened(house: House, judge: Judge, **fields: Any) -> Talk:
@@ -174,6 +145,7 @@ STORIES: dict[Callable[[House, Judge], Awaitable[set[str]]], set[str]] = {
     what_is_refused: OPENED | {"Events", "Nack", "Error", "AbortCommand"},
     a_cursor_that_cannot_be_honoured: {"StreamSnapshot", "StreamReset", "StreamCaughtUp"},
     the_fleet: {"FleetSessions"},
+    **NODE_STORIES,
 }
 
 
@@ -276,7 +248,7 @@ async def test_sse_carries_the_same_frames(house: House) -> None:
 
 
 async def _crowded(house: House) -> None:
-    house.gateway.door.sockets.update(Idle() for _ in range(SOCKETS_MAX))
+    house.gateway.door.sockets.update((Idle(), None) for _ in range(SOCKETS_MAX))
 
 
 async def _not_accepting(house: House) -> None:
@@ -296,10 +268,11 @@ Before = Callable[[House], Awaitable[None]]
 CLOSES: dict[tuple[str, str], tuple[Before, str, str | None, list[Frame | str], Before]] = {}
 for _channel, _path, _token in (
     ("ingest", "/v1/sessions/s/ingest", "wrapper"),
+    ("node", "/v1/nodes/n/connect", "admin"),
     ("stream", "/v1/sessions/s/stream", "reader"),
     ("fleet", "/v1/stream", "reader"),
 ):
-    _opening: list[Frame | str] = [hello()] if _channel == "ingest" else []
+    _opening: list[Frame | str] = {"ingest": [hello()], "node": [node_hello(attempt=1)]}.get(_channel, [])
     CLOSES |= {
         (_channel, "rate_limited"): (_crowded, _path, _token, [], _nothing),
         (_channel, "try_again_later"): (_not_accepting, _path, _token, [], _nothing),
@@ -307,14 +280,14 @@ for _channel, _path, _token in (
         (_channel, "not_allowed"): (
             _nothing,
             _path,
-            "reader" if _channel == "ingest" else "wrapper",
+            "reader" if _channel in ("ingest", "node") else "wrapper",
             [],
             _nothing,
         ),
         (_channel, "service_restart"): (_nothing, _path, _token, _opening, lambda house: house.gateway.stop()),
         (_channel, "frame_too_big"): (_nothing, _path, _token, [*_opening, '"' + "x" * (2 << 20) + '"'], _nothing),
     }
-    if _channel != "fleet":
+    if _channel in ("ingest", "stream"):
         CLOSES |= {
             (_channel, "not_found"): (_nothing, _path.replace("/s/", "/nosuch/"), _token, _opening, _nothing),
             (_channel, "session_closed"): (
@@ -342,6 +315,29 @@ CLOSES |= {
         [hello()],
         lambda house: _second(house, wrapper_id="w_2", instance_id="i_2"),
     ),
+    ("node", "protocol_error"): (_nothing, "/v1/nodes/n/connect?role=chef", "admin", [], _nothing),
+    ("node", "version_not_supported"): (_nothing, "/v1/nodes/n/connect", "admin", [node_hello(protocol=2)], _nothing),
+    ("node", "not_found"): (
+        _nothing,
+        "/v1/nodes/n/connect",
+        "admin",
+        [node_hello()],
+        lambda house: house.call("DELETE", "/v1/nodes/n"),
+    ),
+    ("node", "superseded"): (
+        _nothing,
+        "/v1/nodes/n/connect",
+        "admin",
+        [node_hello()],
+        lambda house: house.node(instance_id="i_2"),
+    ),
+    ("node", "fenced"): (
+        _nothing,
+        "/v1/nodes/n/connect",
+        "admin",
+        [node_hello(attempt=1)],
+        lambda house: house.node(attempt=2),
+    ),
     ("ingest", "fenced"): (
         _nothing,
         "/v1/sessions/s/ingest",
@@ -352,6 +348,7 @@ CLOSES |= {
 }
 # What the peer itself says, or what needs time to pass: tests/gateway has them.
 NOT_HERE = {("ingest", "normal"), ("stream", "normal"), ("fleet", "normal"), ("ingest", "going_away")}
+NOT_HERE |= {("node", "normal"), ("node", "going_away")}
 NOT_HERE |= {("stream", "slow_consumer"), ("fleet", "slow_consumer")}
 
 
@@ -375,14 +372,16 @@ async def test_a_socket_closes_with_its_declared_code(house: House, channel: str
     socket = await house.socket(path, token)
     await socket.say(*said)
     if then is not _nothing:  # it has to be there before something happens to it
-        await socket.hear({"ingest": "hello_ack", "stream": "snapshot", "fleet": "sessions"}[channel])
+        await socket.hear(
+            {"ingest": "hello_ack", "node": "hello_ack", "stream": "snapshot", "fleet": "sessions"}[channel]
+        )
     happening = asyncio.ensure_future(then(house))
     code, _ = await socket.closed()
     assert code == CLOSE[name]
     await happening
     for frame in socket.heard:
         judge.frame(channel, frame)
-    house.gateway.door.sockets = {s for s in house.gateway.door.sockets if not isinstance(s, Idle)}
+    house.gateway.door.sockets = {s: None for s in house.gateway.door.sockets if not isinstance(s, Idle)}
 
 
 async def test_a_ticket_opens_a_stream_once(house: House) -> None:

@@ -20,7 +20,7 @@ from actors.protocol.defaults import MAX_BODY_BYTES
 from actors.protocol.errors import HoldfastError
 from actors.store.contract import Token
 from tests.contract.judge import CALLBACKS, Case, Judge, ask
-from tests.gateway.house import TOKENS, House, Socket, eventually, hello
+from tests.gateway.house import TOKENS, House, Socket, eventually, hello, node_hello
 
 OF: dict[str, Route] = {route.operation_id: route for route in ROUTES}
 UPGRADE = {
@@ -31,7 +31,8 @@ UPGRADE = {
 }
 
 # A valid request of every route. Session `s` runs `e` and asks `apr_1`; `old` has ended in `t`; `q` waits behind `e`;
-# `whk_1` is the callback of `old`, `tok_spare` a token that nobody uses.
+# `whk_1` is the callback of `old`, `tok_spare` a token that nobody uses. Node `n` is connected as `node`, and as a
+# `recorder` that has not said its state; `inv_1` has settled, `task` waits, `enr_1` asks, `spare-code` is a code.
 GOOD: dict[str, Case] = {
     "api_create_session": Case("/v1/sessions", {"title": "new", "labels": {"a": "b"}, "limits": {"hung_s": None}}),
     "api_list_sessions": Case("/v1/sessions", query={"label": "k:v", "limit": "1", "q": "s"}),
@@ -49,6 +50,26 @@ GOOD: dict[str, Case] = {
     "ingest_handle": Case("/v1/sessions/s/ingest", headers=UPGRADE),
     "api_list_approvals": Case("/v1/sessions/s/approvals"),
     "api_resolve_approval": Case("/v1/sessions/s/approvals/apr_1", {"decision": "y", "note": "ok"}),
+    "nodes_create": Case("/v1/nodes", {"name": "new", "allow": ["device.*"]}),
+    "nodes_list": Case("/v1/nodes", query={"connected": "true", "role": "node", "limit": "1", "q": "n"}),
+    "nodes_show": Case("/v1/nodes/n"),
+    "nodes_change": Case("/v1/nodes/n", {"name": "renamed", "allow": None}),
+    "nodes_forget": Case("/v1/nodes/spare"),
+    "nodes_events": Case("/v1/nodes/n/events", query={"after_seq": "0", "limit": "1"}),
+    "node_sockets_handle": Case("/v1/nodes/n/connect", query={"role": "transfer"}, headers=UPGRADE),
+    "nodes_invoke": Case("/v1/nodes/n/invoke", {"command": "echo", "role": "transfer"}),
+    "nodes_list_invocations": Case("/v1/nodes/n/invocations", query={"limit": "1"}),
+    "nodes_show_invocation": Case("/v1/invocations/inv_1"),
+    "nodes_cancel": Case("/v1/invocations/inv_1/cancel"),
+    "tasks_create": Case("/v1/nodes/n/tasks", {"params": {"scene": 7}}),
+    "tasks_list": Case("/v1/tasks", query={"node_id": "n", "status": "pending", "limit": "1"}),
+    "tasks_show": Case("/v1/tasks/task"),
+    "tasks_act": Case("/v1/tasks/task/cancel", {"attempt": 1}),
+    "enrolments_make_code": Case("/v1/enrolment-codes", {"expires_in_s": 60}),
+    "enrolments_enrol": Case("/v1/enrolments", {"code": "spare-code", "node_id": "new", "claim": "c" * 43}, token=None),
+    "enrolments_list": Case("/v1/enrolments", query={"state": "pending", "limit": "1"}),
+    "enrolments_decide": Case("/v1/enrolments/enr_1", {"decision": "approve"}),
+    "enrolments_claim": Case("/v1/enrolments/enr_1/claim", {"claim": "d" * 43}, token=None),
     "operations_list_webhooks": Case("/v1/webhooks", query={"session_id": "t", "state": "due", "limit": "1"}),
     "operations_show_webhook": Case("/v1/webhooks/whk_1"),
     "operations_replay": Case("/v1/webhooks/whk_1/replay"),
@@ -69,6 +90,7 @@ GOOD: dict[str, Case] = {
 # Where a route has more than one good answer: what else has to be asked.
 ALSO: dict[tuple[str, int], Case] = {
     ("api_interrupt", 200): Case("/v1/sessions/t/interrupt", {"execution_id": "old"}),
+    ("nodes_invoke", 202): Case("/v1/nodes/n/invoke", {"command": "echo", "wait": False}),
     ("streams_session", 101): Case("/v1/sessions/s/stream", headers=UPGRADE),
     ("streams_fleet", 101): Case("/v1/stream", headers=UPGRADE),
 }
@@ -79,6 +101,22 @@ class Scene:
 
     def __init__(self, house: House, judge: Judge, wrapper: Socket) -> None:
         self.house, self.judge, self.wrapper = house, judge, wrapper
+
+    @staticmethod
+    async def _nodes(house: House) -> None:
+        await house.node("n")
+        await house.node("n", "recorder")
+        await house.call("POST", "/v1/nodes", {"node_id": "spare"}, status=201)
+        await house.call("POST", "/v1/nodes/n/invoke", {"command": "echo", "role": "transfer"}, status=200)
+        await house.call("POST", "/v1/nodes/n/tasks", {"task_id": "task"}, status=201)
+        for code in ("spare-code", "used-code"):
+            hashed = hash_of(code)
+            await house.worker.write(lambda store, h=hashed: store.make_enrolment_code(h, None, 600.0, None))
+        await house.call(
+            "POST", "/v1/enrolments", {"code": "used-code", "node_id": "asks", "claim": "d" * 43}, token=None
+        )
+        for named in ("update invocations set id = 'inv_1'", "update enrolments set id = 'enr_1'"):
+            await house.worker.write(lambda store, q=named: store._alone(lambda: store._c.execute(q)))  # type: ignore[misc]
 
     @classmethod
     async def of(cls, house: House) -> Scene:
@@ -95,6 +133,7 @@ class Scene:
             lambda store: store._alone(lambda: store._c.execute("update callbacks set id = 'whk_1'"))  # type: ignore[attr-defined]
         )
         await house.call("DELETE", "/v1/sessions/gone")
+        await cls._nodes(house)
         await house.worker.write(lambda store: store.put_token(hash_of("t-of-t"), Token("tok_t", "admin", "t")))
         await house.worker.write(lambda store: store.put_token(hash_of("t-spare"), Token("tok_spare", "reader")))
         await eventually(lambda: house.gateway.loops.ticked_at > 0)
@@ -164,20 +203,22 @@ def _elsewhere(case: Case, of: int, name: str) -> Case:
 
 
 def _bad_request(route: Route, case: Case) -> Case:
-    if route.operation_id == "ingest_handle":
+    if route.socket in ("ingest", "node"):
         return case.but(headers={})
+    if route.operation_id == "tasks_create":  # its body takes any JSON but for its ids
+        return case.but(headers={"Idempotency-Key": "x" * 256})
     if route.operation_id == "streams_fleet":
         return case.but(headers={**UPGRADE, "Sec-WebSocket-Version": "12"})
     if route.body is None:
         name = next((p.name for p in route.params if p.schema.get("type") == "integer"), None)
         return case.but(query={name: "x"}) if name else case.but(headers={"Idempotency-Key": "x" * 256})
-    wrong = {name: 5 for name in route.body.model_fields if not name.endswith("_id") and name != "input"}
+    wrong = {name: {"not": "this"} for name in route.body.model_fields if not name.endswith("_id") and name != "input"}
     return case.but(body=wrong)
 
 
 def _bad_id(route: Route, case: Case) -> Case:
     if route.body is None:
-        name = next(p.name for p in route.params if p.name in ("execution_id", "session_id"))
+        name = next(p.name for p in route.params if p.name in ("execution_id", "session_id", "node_id"))
         return case.but(query={name: "!!"})
     return case.but(body={**case.body, next(n for n in route.body.model_fields if n.endswith("_id")): "!!"})
 
@@ -214,6 +255,12 @@ async def _ended(scene: Scene, route: Route, case: Case) -> Case:
     return case.but(path="/v1/sessions/t/executions/old/input")
 
 
+def _no_node(route: Route, case: Case) -> Case:
+    """Forgotten and unknown are the same to DELETE, and an invocation outlives its node: there, an id that is none."""
+    name = "!!" if route.operation_id in ("nodes_forget", "nodes_list_invocations") else "nosuch"
+    return _elsewhere(case, 3, name)
+
+
 async def _decided(scene: Scene, route: Route, case: Case) -> Case:
     assert (await scene.judge.ask(scene.house, route, case)).status == 200
     return case
@@ -233,7 +280,7 @@ async def _crowd(scene: Scene, route: Route, case: Case) -> Case:
     """Where sockets stay: as many as there may be. Elsewhere: more connections of one address than it may have."""
     gateway = scene.house.gateway
     if SSE in route.answers.values():
-        gateway.door.sockets.update(Idle() for _ in range(SOCKETS_MAX))
+        gateway.door.sockets.update((Idle(), None) for _ in range(SOCKETS_MAX))
         return case
     _limited(scene)
     entrance = gateway._runner.server if gateway._runner else None
@@ -251,7 +298,7 @@ async def _rushed(scene: Scene, route: Route, case: Case) -> Case:
 
 def _in_http(route: Route, case: Case) -> Case:
     """What a socket is told by a close code, a request without an upgrade is told in HTTP."""
-    return case.but(headers={}) if route.socket == "ingest" else case
+    return case.but(headers={}) if route.socket in ("ingest", "node") else case
 
 
 def _limited(scene: Scene, **settings: Any) -> None:
@@ -276,6 +323,17 @@ PROVOKED: dict[str, Provoke] = {
     "session_deleted": _plain(_deleted),
     "execution_not_found": _plain(_no_execution),
     "approval_not_found": _plain(lambda route, case: _elsewhere(case, 5, "nosuch")),
+    "node_not_found": _plain(_no_node),
+    "node_exists": _plain(lambda route, case: case.but(body={**case.body, "node_id": "n"})),
+    "invocation_not_found": _plain(lambda route, case: _elsewhere(case, 3, "nosuch")),
+    "task_not_found": _plain(lambda route, case: _elsewhere(case, 3, "nosuch")),
+    "task_exists": _plain(lambda route, case: case.but(body={"task_id": "task"})),
+    "task_conflict": _plain(lambda route, case: _elsewhere(case, 4, "begin")),
+    "attempt_mismatch": _plain(lambda route, case: case.but(body={"attempt": 7})),
+    "state_unknown": _plain(lambda route, case: _elsewhere(case, 4, "config")),
+    "not_found": _plain(lambda route, case: _elsewhere(case, 4, "dance")),
+    "enrolment_not_found": _plain(lambda route, case: _elsewhere(case, 3, "nosuch")),
+    "bad_enrolment_code": _plain(lambda route, case: case.but(body={**case.body, "code": "used-code", "node_id": "x"})),
     "webhook_not_found": _plain(lambda route, case: _elsewhere(case, 3, "nosuch")),
     "webhook_not_allowed": _plain(lambda route, case: case.but(body={"callback": {"url": "http://169.254.169.254/"}})),
     "session_exists": _plain(lambda route, case: case.but(body={"session_id": "s"})),
@@ -296,7 +354,7 @@ PROVOKED: dict[str, Provoke] = {
 }
 OF_ALL = {"internal", "storage_unavailable"}  # further down: the whole service has to be ill
 # further down: there is no route to declare them
-NOT_OF_A_ROUTE = {"not_found", "method_not_allowed", "headers_too_large"}
+NOT_OF_A_ROUTE = {"method_not_allowed", "headers_too_large"}
 # Codes that HTTP does not know, and why.
 ELSEWHERE = {
     "unknown_frame": "on sockets",
@@ -305,6 +363,8 @@ ELSEWHERE = {
     "hello_timeout": "on sockets",
     "already_connected": "on sockets",
     "link_connected": "of `holdfast run`",
+    "unknown_role": "on sockets",
+    "foreign_task": "on sockets",
 }
 EVERY = [(route.operation_id, code) for route in ROUTES for code in sorted(route.problems() - OF_ALL)]
 
@@ -334,7 +394,7 @@ async def test_every_declared_code_is_given(tmp_path: Path, name: str) -> None:
             told = await scene.judge.ask(house, route, case)
             assert (told.code, told.status) == (code, ERRORS[code].status), (name, code, told)
             assert told.body["instance"] == case.path and told.body["hint"] == ERRORS[code].hint
-        house.gateway.door.sockets = {s for s in house.gateway.door.sockets if not isinstance(s, Idle)}
+        house.gateway.door.sockets = {s: None for s in house.gateway.door.sockets if not isinstance(s, Idle)}
         await scene.wrapper.close()
         await house.close()
 
@@ -358,12 +418,24 @@ async def test_a_store_that_is_behind_is_a_503_everywhere(scene: Scene) -> None:
         full = any(f.done() and isinstance(f.exception(), HoldfastError) for f in waiting)
     try:
         for name, route in OF.items():
-            if "storage_unavailable" in route.problems():
+            if "storage_unavailable" in route.problems() and route.scopes is not None:
                 told = await scene.judge.ask(scene.house, route, GOOD[name].but(token="nobody knows it"))
                 assert (told.status, told.code) == (503, "storage_unavailable"), name
     finally:
         gate.set()
         await asyncio.gather(*held, *waiting, return_exceptions=True)
+
+
+async def test_a_store_that_takes_nothing_is_a_503_where_no_token_is_asked_for(scene: Scene) -> None:
+    open_ones = [n for n, r in OF.items() if r.scopes is None and "storage_unavailable" in r.problems()]
+    assert open_ones == ["enrolments_enrol", "enrolments_claim"]
+    scene.house.worker._closing = True
+    for name in open_ones:
+        told = await scene.judge.ask(scene.house, OF[name], GOOD[name])
+        assert (told.status, told.code) == (503, "storage_unavailable"), name
+    scene.house.worker._closing = False
+    for name in open_ones:
+        assert (await scene.judge.ask(scene.house, OF[name], GOOD[name])).status < 300
 
 
 async def test_our_own_mistake_is_a_problem_document_too(scene: Scene) -> None:
@@ -407,7 +479,7 @@ async def test_headers_that_are_too_large_are_a_problem_document(scene: Scene) -
 # ---------------------------------------------------------------- scopes
 
 
-@pytest.mark.parametrize("name", [route.operation_id for route in ROUTES if route.socket != "ingest"])
+@pytest.mark.parametrize("name", [route.operation_id for route in ROUTES if route.socket not in ("ingest", "node")])
 async def test_a_route_is_open_to_the_scopes_that_it_declares_and_to_no_other(scene: Scene, name: str) -> None:
     route = OF[name]
     assert sorted(route.scopes or ()) == scene.judge.operation(route).get("x-scopes", [])
@@ -423,3 +495,12 @@ async def test_ingest_is_open_to_the_scopes_that_it_declares(scene: Scene) -> No
         await socket.say(hello(protocol=99))
         code, _ = await socket.closed()
         assert code == (4003 if scope in (OF["ingest_handle"].scopes or ()) else 4403), scope
+
+
+async def test_a_node_s_socket_is_open_to_the_scopes_that_it_declares(scene: Scene) -> None:
+    secrets = {**TOKENS, "node": await scene.house.node_token("n")}
+    for scope, secret in sorted(secrets.items()):
+        socket = await scene.house.socket("/v1/nodes/n/connect", secret)
+        await socket.say(node_hello(protocol=99))
+        code, _ = await socket.closed()
+        assert code == (4003 if scope in (OF["node_sockets_handle"].scopes or ()) else 4403), scope

@@ -16,7 +16,10 @@ from actors.config import CLIENT_PREFIXES, CLIENT_VARIABLES, PREFIX, Settings
 from actors.law.execution import TRANSITIONS
 from actors.protocol import codes, defaults, frames
 from actors.protocol.words import CLOSE_WHEN, COMMANDS, DIRECTIVES, GAPS, NACKS, RECONNECT
-from tests.docs import asked
+from tests.docs import asked, node_tables
+from wrapper.fakedevice import COMMANDS as COMMANDS_OF_FAKE
+from wrapper.faults import ANYWHERE, POINTS
+from wrapper.recorder import TABLE
 
 # ---------------------------------------------------------------- words that the tables do not have
 
@@ -53,6 +56,10 @@ SETTING_WHY: Mapping[str, str] = {
     "allowed_origins": "exact origins whose pages may connect, with commas, ours behind a proxy too; our address may",
     "webhook_allow": "hosts (`hooks.example.org`), suffixes (`.example.org`), networks (`10.0.0.0/8`), `*` for every "
     "public address; comma-separated. None: every public address and no other ([webhooks](operations.md#webhooks))",
+    "node_commands": "which of their declared commands nodes may be asked, comma-separated; `device.*`: every one that "
+    "begins so; a node's own `allow` narrows it",
+    "objects_dir": "where uploaded objects are checked by size and sha256; none: the device's word is taken, and its "
+    "task says so",
     "limit_loopback": "rates and connection limits hold for loopback peers too: say so behind a proxy on this host",
     "metrics_open": "`/metrics` without a token for loopback peers; behind a proxy on this host that is everybody",
     "log_level": "from which level on happenings are logged; never a payload, at any level",
@@ -69,6 +76,7 @@ CLIENT_WHY: Mapping[str, str] = {
     "SESSION": "the session that `holdfast-wrapper` serves",
     "SESSION_ID": "set for the agent: its session",
     "EXECUTION_ID": "set for the agent: its execution",
+    "ENROLMENT_CODE": "the one-time code of `holdfast node join`; else it is read from stdin",
 }
 
 
@@ -291,6 +299,22 @@ def reconciliation() -> str:
     return table(("the wrapper says of E", *(f"server: {knows}" for knows in asked.KNOWS)), rows)
 
 
+# ---------------------------------------------------------------- the fake device
+
+
+def fake_recorder() -> str:
+    does = {"open": "a recording begins", "keep": "it is kept for upload", "drop": "it is thrown away", None: ""}
+    rows = ((f"`{was}`", f"`{action}`", f"`{now}`", does[deed]) for (was, action), (now, deed) in TABLE.items())
+    return table(("state", "order", "then", "and"), rows)
+
+
+def fault_points() -> str:
+    rows = []
+    for name, (when, own) in POINTS.items():
+        rows.append((f"`{name}`", when, "; ".join(f"`{action}`: {what}" for action, what in own.items())))
+    return table(("point", "when", "there only"), rows)
+
+
 # ---------------------------------------------------------------- all of them
 
 BLOCKS: Mapping[str, Callable[[], str]] = {
@@ -315,4 +339,9 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "link-events": link_events,
     "link-moves": link_moves,
     "reconciliation": reconciliation,
+    **node_tables.blocks(table, _frames),
+    "fake-commands": lambda: table(("command", "does"), ((f"`{n}`", what) for n, what in COMMANDS_OF_FAKE.items())),
+    "fake-recorder": fake_recorder,
+    "fault-points": fault_points,
+    "fault-actions": lambda: table(("action", "is"), ((f"`{n}`", what) for n, what in ANYWHERE.items())),
 }

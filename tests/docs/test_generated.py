@@ -11,7 +11,7 @@ import pytest
 
 from actors.config import PREFIX, Settings
 from actors.law.model import DeadlineKind
-from actors.protocol import codes
+from actors.protocol import codes, node_codes
 from tests.docs.generate import BLOCK, ROOT, documents, fresh
 from tests.docs.reading import text_of, without_code
 from tests.docs.tables import BLOCKS
@@ -32,6 +32,18 @@ NAMES = {
     ],
     "docs/configuration.md": list(Settings.model_fields),
     "docs/architecture.md": list(get_args(DeadlineKind)),
+    "docs/diagrams/nodes.md": [
+        *node_codes.ROLES,
+        *node_codes.PRESENCE_REASONS,
+        *node_codes.NODE_EVENT_TYPES,
+        *node_codes.INVOCATION_STATES,
+        *node_codes.INVOCATION_ERRORS,
+        *node_codes.REPORTED_STATES,
+        *node_codes.TASK_STATUSES,
+        *node_codes.TASK_ACTIONS,
+        *node_codes.UPLOAD_STATUSES,
+        *node_codes.INTENT_STATES,
+    ],
 }
 
 

@@ -10,7 +10,9 @@ from tests.docs.generate import ROOT
 from tests.docs.reading import shell_lines, text_of
 
 DEMO = "python3 -m venv .venv && .venv/bin/pip install -q -e '.[server]' && .venv/bin/holdfast demo"
-TESTS = "python3 -m venv .venv && .venv/bin/pip install -q -e '.[dev]' && .venv/bin/python -m pytest"
+TESTS = (
+    "python3 -m venv .venv && .venv/bin/pip install -q -e '.[dev]' && .venv/bin/python -m pytest -n 2 --dist loadgroup"
+)
 
 
 def pyproject() -> dict[str, Any]:

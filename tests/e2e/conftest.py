@@ -18,8 +18,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def shared_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    folder = tmp_path_factory.mktemp("e2e")
+    (folder / "objects").mkdir()
     service = Service(
-        tmp_path_factory.mktemp("e2e"),
+        folder,
+        objects_dir=folder / "objects",
         heartbeat_s=1,
         server_ping_s=2,
         server_pong_s=2,

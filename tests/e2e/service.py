@@ -185,7 +185,10 @@ class Service:
         return int(self._row("select pid from reaper")[0])
 
     def actor_pid(self, session_id: str) -> int | None:
-        row = self._row("select pid from actors where name = ?", f"session/{session_id}")
+        return self.pid_of_actor(f"session/{session_id}")
+
+    def pid_of_actor(self, name: str) -> int | None:
+        row = self._row("select pid from actors where name = ?", name)
         return int(row[0]) if row and alive(int(row[0])) else None
 
     def actors_awake(self) -> int:

@@ -184,10 +184,11 @@ def test_an_interrupt_ends_a_child_and_its_whole_group(service: Service, stubbor
 
 def test_an_interrupt_for_a_wrapper_that_is_away_waits_for_it(service: Service) -> None:
     service.create("away", limits={"grace_s": 30, "interrupt_s": 10})
-    wrapper = service.wrapper("away", ["sleep", "300"])
+    wrapper = service.wrapper("away", ["sh", "-c", "echo up; exec sleep 300"])
     service.connected("away")
     service.submit("away", "e1")
-    service.wait("away", "e1", ["running"])
+    # Not just `running`: a wrapper killed while it opens the gate fails the execution, as it should.
+    eventually(lambda: service.output("away") == "up\n", 30)
     wrapper.kill()
     eventually(lambda: service.session("away")["link"]["state"] == "grace", 10)
     service.patient("POST", "/v1/sessions/away/interrupt", {})

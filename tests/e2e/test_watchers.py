@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
 from tests.e2e.service import Service
 from tests.e2e.test_faults import frames, socket
@@ -82,6 +83,7 @@ def rss_mib(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 
+@pytest.mark.alone
 def test_a_thousand_stalled_subscribers_leave_ingest_and_a_healthy_one_unharmed(service: Service) -> None:
     n = 20_000
     service.create("quiet")
@@ -111,6 +113,7 @@ def test_a_thousand_stalled_subscribers_leave_ingest_and_a_healthy_one_unharmed(
     assert grown < 400, "what the deaf cost is bounded: a few frames each, not the story"
 
 
+@pytest.mark.alone
 def test_who_comes_late_to_a_hundred_thousand_events_catches_up_and_holds_up_nobody(service: Service) -> None:
     n = 100_000
     service.create("long")

@@ -14,7 +14,7 @@ import aiohttp
 from actors.config import Settings
 from actors.gateway.auth import hash_of
 from actors.gateway.service import Gateway
-from actors.mailbox import Mailbox, NoActors
+from actors.mailbox import ActorPort, Mailbox, NoActors
 from actors.protocol.codes import SUBPROTOCOL
 from actors.store.contract import Token
 from actors.store.sqlite import SqliteStore
@@ -42,6 +42,8 @@ class House:
         self.settings = Settings(**{"port": 0, "data_dir": folder, "allow_short_grace": True, **settings})
         self.options: dict[str, Any] = {}
         self.url = ""
+        self.actors: ActorPort = NoActors()  # another may be set before `open`
+        self.held: list[aiohttp.ClientWebSocketResponse] = []
 
     async def open(self, **options: Any) -> House:
         self.options = options
@@ -50,7 +52,7 @@ class House:
         for scope, secret in TOKENS.items():
             token = Token(f"tok_{scope}", scope)
             await self.worker.write(lambda store, s=secret, t=token: store.put_token(hash_of(s), t))
-        self.gateway = Gateway(self.settings, self.worker, Mailbox(self.worker.perform, NoActors()), **options)
+        self.gateway = Gateway(self.settings, self.worker, Mailbox(self.worker.perform, self.actors), **options)
         self.url = await self.gateway.start()
         self.client = aiohttp.ClientSession()
         return self
@@ -113,6 +115,7 @@ class House:
         ws = await self.client.ws_connect(
             self.url + path, headers=headers, protocols=(SUBPROTOCOL,), max_msg_size=0, autoping=True, **more
         )
+        self.held.append(ws)  # one that nobody holds is closed by the garbage collector
         return Socket(ws)
 
     async def ingest(self, session_id: str = "s", token: str | None = "wrapper", **more: Any) -> Socket:
@@ -136,6 +139,43 @@ class House:
         await socket.say(started(execution_id))
         assert (await socket.hear("ack"))["seq"] == 1
         return socket
+
+    # ------------------------------------------------------------ nodes
+
+    async def node_token(self, node_id: str = "n", secret: str | None = None) -> str:
+        """The secret of a token for this node and no other."""
+        secret = secret or f"t-{node_id}"
+        token = Token(f"tok_{secret}", "node", node_id=node_id)
+        await self.worker.write(lambda store: store.put_token(hash_of(secret), token))
+        return secret
+
+    async def node(self, node_id: str = "n", role: str = "node", *, token: str | None = None, **hello: Any) -> Socket:
+        """Connected in a role, and its hello acknowledged."""
+        secret = token or await self.node_token(node_id)
+        socket = await self.socket(f"/v1/nodes/{node_id}/connect?role={role}", secret)
+        await socket.say(node_hello(**hello))
+        socket.hello_ack = await socket.hear("hello_ack")
+        return socket
+
+    async def shown(self, node_id: str = "n") -> Frame:
+        found: Frame = await self.call("GET", f"/v1/nodes/{node_id}")
+        return found
+
+    def invoke(self, node_id: str = "n", command: str = "echo", **body: Any) -> asyncio.Task[Frame]:
+        """Asked in the background: the caller waits, and the test plays the node."""
+        headers = {"Idempotency-Key": body.pop("key")} if "key" in body else {}
+        path = f"/v1/nodes/{node_id}/invoke"
+        return asyncio.create_task(self.call("POST", path, {"command": command, **body}, headers=headers))
+
+    async def invocation(self, invocation_id: str) -> Frame:
+        found: Frame = await self.call("GET", f"/v1/invocations/{invocation_id}")
+        return found
+
+    async def log(self, node_id: str = "n") -> list[Frame]:
+        page = await self.call("GET", f"/v1/nodes/{node_id}/events", params={"limit": 500})
+        return list(page["items"])
+
+    # ------------------------------------------------------------ watchers
 
     async def watch(self, session_id: str = "s", token: str = "reader", **query: Any) -> Socket:
         words = "&".join(f"{k}={v}" for k, v in query.items())
@@ -213,6 +253,23 @@ def hello(**fields: Any) -> Frame:
         "spool": {"state": "ok", "bytes": 0, "limit_bytes": 1},
         **fields,
     }
+
+
+def node_hello(**fields: Any) -> Frame:
+    return {
+        "type": "hello",
+        "protocol": 1,
+        "instance_id": "i_1",
+        "client": {"name": "test", "version": "0", "capabilities": []},
+        "commands": ["echo", "device.info"],
+        "capabilities": {},
+        **fields,
+    }
+
+
+def result(invoke: Frame, payload: Any = None, **fields: Any) -> Frame:
+    said = {"type": "invoke_result", "invocation_id": invoke["invocation_id"], "ok": True, "payload": payload}
+    return {**said, **fields}
 
 
 def started(execution_id: str = "e", seq: int = 1) -> Frame:

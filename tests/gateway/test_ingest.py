@@ -422,12 +422,12 @@ async def test_a_silent_idle_connection_is_closed_and_a_speaking_one_is_not(tmp_
 
     async def beat() -> bool:
         await alive.say({"type": "heartbeat", "busy": False})
-        return not house.gateway.door.of_session.get("quiet")
+        return not house.gateway.door.of_subject.get("quiet")
 
     closing = asyncio.ensure_future(quiet.closed())
     await eventually(beat)
     assert (await closing)[0] == 1001
-    assert house.gateway.door.of_session.get("alive")
+    assert house.gateway.door.of_subject.get("alive")
     await alive.close()
     await house.close()
 

@@ -14,6 +14,7 @@ import pytest
 
 from actors.backup import backup, restore
 from actors.mailbox import Mailbox, NoActors
+from actors.objects import object_store
 from actors.protocol.resources import AuditResource
 from actors.reaper import Reaper
 from tests.gateway.house import TOKENS, House, eventually, output, texts
@@ -42,6 +43,7 @@ def reaper(house: House, retention_s: float) -> Reaper:
         tick_s=1.0,
         retention_s=retention_s,
         on_outcome=lambda outcome: None,
+        objects=object_store(None),
     )
 
 

@@ -8,17 +8,18 @@ from actors.store.contract import Token
 from tests.gateway.house import TOKENS, House
 
 FREE = ("admin", "operator", "reader", "wrapper", "node", "collector")
-BOUND = ("operator", "reader", "wrapper")
+BOUND = ("operator", "reader", "wrapper", "node")
 NOBODY = ("none", "garbage", "expired", "revoked", "ticket")
-OWN = tuple(f"own {scope}" for scope in BOUND)  # of the session that is asked for
-OTHERS = tuple(f"other {scope}" for scope in BOUND)  # of another session
+OWN = tuple(f"own {scope}" for scope in BOUND)  # of the session (a node: of the node) that is asked for
+OTHERS = tuple(f"other {scope}" for scope in BOUND)  # of another one
 ALL = (*FREE, *OWN, *OTHERS, *NOBODY)
 
 PAST_MS = 1
 
 
 async def secret_of(house: House, who: str, sid: str) -> str | None:
-    """A fresh token for this caller, who asks for the session sid. None: it sends no header at all."""
+    """A fresh token for this caller, who asks for the session sid, or for the node of the same id. None: it sends no
+    header at all."""
     if who == "none":
         return None
     if who == "garbage":
@@ -29,11 +30,12 @@ async def secret_of(house: House, who: str, sid: str) -> str | None:
         made = await house.call("POST", "/v1/tickets", {"session_id": sid, "scope": "operator"}, status=201)
         return str(made["ticket"])
     kind, _, scope = who.rpartition(" ")
-    session_id = {"own": sid, "other": "somebody-elses"}.get(kind)
+    bound_to = {"own": sid, "other": "somebody-elses"}.get(kind)
     if who in ("expired", "revoked"):
         scope = "admin"
     expires_at_ms = PAST_MS if who == "expired" else None
-    token = Token(new_id("token"), scope, session_id, expires_at_ms)
+    session_id, node_id = (None, bound_to) if scope == "node" else (bound_to, None)
+    token = Token(new_id("token"), scope, session_id, expires_at_ms, node_id=node_id)
     secret = f"secret-{token.token_id}"
     await house.worker.write(lambda store: store.put_token(hash_of(secret), token))
     if who == "revoked":

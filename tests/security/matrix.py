@@ -16,6 +16,7 @@ OPERATE = frozenset({"admin", "operator"})
 READ = OPERATE | {"reader"}
 INGEST = OPERATE | {"wrapper"}
 ADMIN = frozenset({"admin"})
+CONNECT = frozenset({"admin", "node"})
 EVERY_SCOPE = frozenset({"admin", "operator", "reader", "wrapper", "node", "collector"})
 CLOSES = {401: 4401, 403: 4403, 404: 4004}
 
@@ -26,10 +27,11 @@ class Row:
     path: str
     yes: int
     may: frozenset[str] = frozenset()
-    of: Literal["one", "all", "self", "anybody"] = "one"
+    of: Literal["one", "all", "self", "anybody", "node"] = "one"
     body: Any = None
     how: Literal["http", "sse", "socket"] = "http"
-    first: tuple[str, ...] = field(default=())  # what has to be there: "running", "approval", "token", "webhook"
+    # what has to be there: "running", "approval", "token", "webhook", "node", "invocation", "task", "enrolment", "code"
+    first: tuple[str, ...] = field(default=())
 
     @property
     def name(self) -> str:
@@ -47,6 +49,8 @@ class Row:
             return self.yes
         if who in NOBODY:
             return 401
+        if self.of == "node":
+            return self._of_node(who)
         kind, _, scope = who.rpartition(" ")
         if scope not in self.may:
             return 403
@@ -56,8 +60,16 @@ class Row:
             return 403
         return self.yes if kind == "own" else 404
 
+    def _of_node(self, who: str) -> int:
+        """Admins, and tokens of this very node; another node's token learns nothing, nor does an unbound one."""
+        kind, _, scope = who.rpartition(" ")
+        if scope not in self.may:
+            return 403
+        return self.yes if scope == "admin" or kind == "own" else 404
+
 
 S = "/v1/sessions/{sid}"
+N = "/v1/nodes/{nid}"
 TABLE = (
     Row("POST", "/v1/sessions", 201, OPERATE, "all", {}),
     Row("GET", "/v1/sessions", 200, READ, "all"),
@@ -80,6 +92,35 @@ TABLE = (
     Row("GET", "/v1/stream", 0, READ, "all", how="socket"),
     Row("POST", "/v1/tickets", 201, READ, body={"session_id": "{sid}", "scope": "reader"}),
     Row("POST", "/v1/tickets", 201, OPERATE, body={"session_id": "{sid}", "scope": "operator"}),
+    Row("POST", "/v1/nodes", 201, OPERATE, "all", {}),
+    Row("GET", "/v1/nodes", 200, READ, "all"),
+    Row("GET", N, 200, READ, "all", first=("node",)),
+    Row("PATCH", N, 200, OPERATE, "all", {"drained": True}, first=("node",)),
+    Row("DELETE", N, 204, OPERATE, "all", first=("node",)),
+    Row("GET", N + "/events", 200, READ, "all", first=("node",)),
+    Row("GET", N + "/connect", 400, frozenset(), "anybody"),  # without an upgrade: it is a socket and says so
+    Row("GET", N + "/connect", 0, CONNECT, "node", how="socket"),
+    Row("GET", N + "/connect?role=recorder", 0, CONNECT, "node", how="socket", first=("node",)),
+    Row("POST", N + "/invoke", 200, OPERATE, "all", {"command": "echo"}, first=("node",)),
+    Row("GET", N + "/invocations", 200, READ, "all", first=("node",)),
+    Row("GET", "/v1/invocations/{iid}", 200, READ, "all", first=("node", "invocation")),
+    Row("POST", "/v1/invocations/{iid}/cancel", 200, OPERATE, "all", first=("node", "invocation")),
+    Row("POST", N + "/tasks", 201, OPERATE, "all", {}, first=("node",)),
+    Row("GET", "/v1/tasks", 200, READ, "all"),
+    Row("GET", "/v1/tasks/{task_id}", 200, READ, "all", first=("node", "task")),
+    Row("POST", "/v1/tasks/{task_id}/{action}", 202, OPERATE, "all", {}, first=("node", "task")),
+    Row("POST", "/v1/enrolment-codes", 201, OPERATE, "all", {}),
+    Row("POST", "/v1/enrolments", 202, of="anybody", body={"code": "{code}", "node_id": "{nid}"}, first=("code",)),
+    Row("GET", "/v1/enrolments", 200, OPERATE, "all"),
+    Row("POST", "/v1/enrolments/{enrolment_id}", 200, OPERATE, "all", {"decision": "approve"}, first=("enrolment",)),
+    Row(
+        "POST",
+        "/v1/enrolments/{enrolment_id}/claim",
+        200,
+        of="anybody",
+        body={"claim": "{claim}"},
+        first=("enrolment",),
+    ),
     Row("GET", "/v1/webhooks", 200, OPERATE, "all"),
     Row("GET", "/v1/webhooks?session_id={sid}", 200, OPERATE),
     Row("GET", "/v1/webhooks/{wid}", 200, OPERATE, first=("webhook",)),

@@ -39,6 +39,7 @@ class Cell:
     def __init__(self, house: House, row: Row, who: str, n: int) -> None:
         self.house, self.row, self.who = house, row, who
         self.names = {"sid": f"s{n}", "eid": "e", "aid": "apr_1", "tid": f"tok-{n}", "wid": "whk-nosuch"}
+        self.names |= {"nid": f"s{n}", "iid": "inv-nosuch", "task_id": f"t{n}", "action": "cancel"}
         self.wrapper: Any = None
 
     async def __aenter__(self) -> Cell:
@@ -56,6 +57,21 @@ class Cell:
             await self.house.call("POST", f"/v1/sessions/{sid}/executions/told/fail", {"error": "x"})
             page = await self.house.call("GET", "/v1/webhooks", params={"session_id": sid})
             self.names["wid"] = page["items"][0]["webhook_id"]
+        if "node" in self.row.first:
+            await self.house.call("POST", "/v1/nodes", {"node_id": self.names["nid"]}, status=201)
+        if "invocation" in self.row.first:
+            told = await self.house.call("POST", f"/v1/nodes/{self.names['nid']}/invoke", {"command": "echo"})
+            self.names["iid"] = told["invocation_id"]
+        if "task" in self.row.first:
+            path = f"/v1/nodes/{self.names['nid']}/tasks"
+            await self.house.call("POST", path, {"task_id": self.names["task_id"]}, status=201)
+        if "code" in self.row.first or "enrolment" in self.row.first:
+            made = await self.house.call("POST", "/v1/enrolment-codes", {}, status=201)
+            self.names["code"] = made["code"]
+        if "enrolment" in self.row.first:
+            asked = {"code": self.names["code"], "node_id": self.names["nid"]}
+            made = await self.house.call("POST", "/v1/enrolments", asked, token=None, status=202)
+            self.names |= {"enrolment_id": made["enrolment_id"], "claim": made["claim"]}
         if "token" in self.row.first:
             token = Token(self.names["tid"], "reader")
             await self.house.worker.write(lambda store: store.put_token(hash_of(token.token_id), token))
@@ -87,7 +103,7 @@ class Cell:
 
     async def _socket(self, path: str, secret: str | None) -> int:
         socket = await self.house.socket(path, secret)
-        if path.endswith("/ingest"):
+        if "/ingest" in path or "/connect" in path:
             await socket.say({"type": "what"})  # whoever is let in is told that a hello must come first
         message = await socket.ws.receive(timeout=10)
         await socket.close()
@@ -101,6 +117,11 @@ class Cell:
         of that: what was done to it)."""
         sid, eid, tid = self.names["sid"], self.names["eid"], self.names["tid"]
         session = await self.house.call("GET", f"/v1/sessions/{sid}")
+        nodes = await self.house.call("GET", "/v1/nodes")
+        tasks = await self.house.call("GET", "/v1/tasks")
+        asked = await self.house.call("GET", "/v1/enrolments")
+        codes = await self.house.worker.read(_enrolment_codes)
+        log = await self._of_node()
         events = await self.house.events(sid)
         approvals = await self.house.call("GET", f"/v1/sessions/{sid}/approvals")
         listed = (await self.house.worker.read(lambda s: s.tokens(500, None))).items
@@ -111,7 +132,18 @@ class Cell:
             session.pop(name, None), session["link"].pop(name, None)
         if session["active_execution"]:
             session["active_execution"].pop("last_progress_at_ms")
-        return session, [e["type"] for e in events], approvals, tokens, acts, eid
+        return session, [e["type"] for e in events], approvals, tokens, acts, eid, nodes, tasks, asked, codes, log
+
+    async def _of_node(self) -> Any:
+        if "node" not in self.row.first:
+            return None
+        nid = self.names["nid"]
+        invocations = await self.house.call("GET", f"/v1/nodes/{nid}/invocations")
+        return invocations, await self.house.log(nid)
+
+
+def _enrolment_codes(store: Any) -> Any:
+    return store._c.execute("select * from enrolment_codes order by code_hash").fetchall()
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)

@@ -23,7 +23,7 @@ from actors.protocol.errors import StorageUnavailable
 from actors.reaper import sweep_due
 from actors.store.tallies import counts
 from tests.docs import asked
-from tests.gateway.house import TOKENS, House, eventually, final, hello, output
+from tests.gateway.house import TOKENS, House, eventually, final, hello, output, result
 from tests.security.conftest import Open
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,6 +89,32 @@ async def test_the_numbers_are_those_of_what_happened(house: House) -> None:
     sse.close()
 
 
+async def test_nodes_their_invocations_and_tasks_are_counted(house: House) -> None:
+    node = await house.node("n")
+    await house.node("n", "recorder", reported={"state": "idle"})
+    await house.call("POST", "/v1/nodes", {"node_id": "spare"}, status=201)
+    await house.call("POST", "/v1/nodes/n/tasks", {}, status=201)
+    await house.invoke(role="transfer")  # nobody is there
+    calling, held = house.invoke(), house.invoke(timeout_s=0)
+    asked = [await node.hear("invoke"), await node.hear("invoke")]
+    await node.say(result(asked[0], 1))
+    await eventually(lambda: calling.done() or held.done())
+    found = await scrape(house)
+    assert at(found, "nodes") == 2 and at(found, "connections", kind="node") == 2
+    roles = {role: at(found, "node_roles_connected", role=role) for role in ("node", "recorder", "transfer")}
+    assert roles == {"node": 1, "recorder": 1, "transfer": 0}
+    assert at(found, "invocations", state="dispatched") == 1 and at(found, "invocations", state="pending") == 0
+    assert at(found, "invocations_awaited") == 1
+    outcomes = {
+        code: at(found, "invocations_settled_total", outcome=code) for code in ("ok", "NOT_CONNECTED", "TIMEOUT")
+    }
+    assert outcomes == {"ok": 1, "NOT_CONNECTED": 1, "TIMEOUT": 0}
+    assert at(found, "tasks", status="pending") == 1 and at(found, "tasks", status="completed") == 0
+    assert at(found, "node_events_total", type="node.connected") == 2
+    await node.say(result(asked[1], 2))
+    await asyncio.gather(calling, held)
+
+
 async def test_a_subscriber_that_is_behind_shows(house: House) -> None:
     await house.session()
     watcher = await house.watch()
@@ -107,7 +133,7 @@ async def test_deadlines_that_fire_are_counted_by_kind_whoever_swept_them(house:
     await house.submit()
 
     async def failed() -> bool:
-        await sweep_due(house.worker, house.gateway.mailbox)
+        await sweep_due(house.worker, house.gateway.door.perform)
         return bool((await house.execution())["status"] == "failed")
 
     assert at(await scrape(house), "reaper_lag_seconds") >= 0
@@ -115,7 +141,7 @@ async def test_deadlines_that_fire_are_counted_by_kind_whoever_swept_them(house:
     found = await scrape(house)
     assert at(found, "deadlines_fired_total", kind="pending_start") == 1
     assert at(found, "executions_ended_total", status="failed", cause="never_started") == 1
-    await sweep_due(house.worker, house.gateway.mailbox)
+    await sweep_due(house.worker, house.gateway.door.perform)
     assert at(await scrape(house), "deadlines_fired_total", kind="pending_start") == 1
 
 

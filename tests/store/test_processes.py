@@ -49,6 +49,7 @@ def end(*children: subprocess.Popen[str]) -> None:
         child.communicate()
 
 
+@pytest.mark.alone
 def test_control_writers_get_in_beside_a_saturated_writer(world: World) -> None:
     """SQLite's own waiting gave these a p99 of 3.3 s. The bound here is loose: it only has to tell fair from unfair."""
     world.running()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ import pytest
 from sqlite_utils import Database
 
 from actors.law import requests as rq
+from actors.law.nodes import requests as nq
 from actors.law.webhooks import Again, Dead, Delivered
-from actors.protocol.defaults import RETENTION_CHUNK
+from actors.protocol.defaults import NODE_EVENTS_KEPT, RETENTION_CHUNK
 from actors.protocol.ids import ulid
 from actors.store import schema
+from tests.node_world import NodeWorld
 from tests.world import World
 
 DAY_MS = 86_400_000
@@ -87,7 +90,7 @@ def test_it_costs_by_what_is_due(world: World) -> None:
     world.store._c.set_trace_callback(said.append)
     assert world.store.janitor(DAY_MS, DAY_MS) == 0
     world.store._c.set_trace_callback(None)
-    assert len(said) < 15, said
+    assert len(said) < 20, said
     for table, column in (("sessions", "oldest_at_ms"), ("executions", "ended_at_ms"), ("callbacks", "settled_at_ms")):
         where = f"{column} < 5" + (" and deleted_at_ms is null" if table == "sessions" else "")
         plan = world.store._c.execute(f"explain query plan select 1 from {table} where {where} limit 1").fetchall()
@@ -236,3 +239,64 @@ def test_a_failure_counts_only_from_who_holds_the_lease_and_a_delivery_from_anyb
     assert world.store.settle_webhook(wid, "l1", Delivered(), 200, None)  # it was slow, and it did arrive
     assert not world.store.settle_webhook(wid, "l2", Dead(), 409, "HTTP 409")
     assert world.store.webhook(wid)["state"] == "delivered"
+
+
+# ---------------------------------------------------------------- nodes
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[NodeWorld]:
+    made = NodeWorld(tmp_path)
+    made.plug()
+    yield made
+    made.close()
+
+
+def logged(nodes: NodeWorld) -> tuple[list[int], int]:
+    page = nodes.store.node_events("n", 0, 100_000)
+    return [e["seq"] for e in page.items], page.first_seq
+
+
+def own(nodes: NodeWorld, count: int) -> None:
+    framed = nodes.framed("con_1")
+    requests = [nq.NodeEvent(**framed | {"seed": ulid()}, type="door") for _ in range(count)]
+    nodes.store.commit_group(requests)
+
+
+def test_a_nodes_log_loses_what_is_old_and_says_where_it_begins(nodes: NodeWorld) -> None:
+    own(nodes, 4)
+    nodes.now_ms += 2 * DAY_MS
+    own(nodes, 3)
+    keep(nodes)
+    assert logged(nodes) == ([6, 7, 8], 6)
+    nodes.now_ms += 2 * DAY_MS
+    keep(nodes)
+    assert logged(nodes) == ([], 9)
+    own(nodes, 1)
+    assert logged(nodes) == ([9], 9)
+
+
+def test_a_nodes_log_is_bounded_however_young(nodes: NodeWorld) -> None:
+    own(nodes, NODE_EVENTS_KEPT + 1500)
+    keep(nodes)
+    seqs, first = logged(nodes)
+    assert (len(seqs), seqs[0], first) == (NODE_EVENTS_KEPT, 1502, 1502)
+
+
+def test_a_clock_that_was_set_back_does_not_stop_the_cutting(nodes: NodeWorld) -> None:
+    nodes.now_ms += 5 * DAY_MS
+    own(nodes, 1)
+    nodes.now_ms -= 5 * DAY_MS
+    own(nodes, 1)
+    nodes.now_ms += 4 * DAY_MS
+    keep(nodes)
+    assert logged(nodes) == ([], 4)
+
+
+def test_settled_invocations_go_and_open_ones_stay(nodes: NodeWorld) -> None:
+    done, waiting = nodes.invoke(timeout_s=0)["invocation_id"], nodes.invoke(timeout_s=0)["invocation_id"]
+    nodes.fetch(limit=1)
+    nodes.result(done)
+    nodes.now_ms += 2 * DAY_MS
+    keep(nodes)
+    assert [i["invocation_id"] for i in nodes.store.invocations("n", 9, None).items] == [waiting]

@@ -131,7 +131,7 @@ def test_a_gap_record_that_partly_stands_covers_the_rest(world: World) -> None:
     world.running()
     world.append(world.item(2, 3))
     gap = replace(
-        world.item(3, 1), covers=8, events=(replace(world.item(3).events[0], type="output.gap", data='{"from_seq":3}'),)
+        world.item(3, 1), covers=8, events=(world.item(3).events[0]._replace(type="output.gap", data='{"from_seq":3}'),)
     )
     assert world.append(gap) == [Appended(7, 1, 10, skipped=2)]
     assert world.events()[-1]["data"] == {"from_seq": 5} and world.events()[-1]["exec_seq"] == 5

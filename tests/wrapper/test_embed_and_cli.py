@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,15 @@ async def test_the_third_ctrl_c_kills_what_ignores_the_first_two(gateway: FakeGa
     assert exe.final is not None and exe.final["signal"] == "SIGKILL"
 
 
+@pytest.fixture
+def hearing_hangups() -> Iterator[None]:
+    """A suite that was itself started under nohup ignores them, and what it runs does too."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hearing_hangups")
 async def test_a_terminal_that_closes_is_one_word_to_end(gateway: FakeGateway, tmp_path: Path) -> None:
     exe = await gateway.submit("exe_1")
     heard: list[tuple[int, int, bool]] = []
@@ -257,6 +267,7 @@ def cpu_s(process: subprocess.Popen[bytes]) -> float:
     return used.ru_utime + used.ru_stime
 
 
+@pytest.mark.alone
 def test_from_the_start_of_the_process_to_the_first_connect_it_is_quick(tmp_path: Path) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     listener.settimeout(60)

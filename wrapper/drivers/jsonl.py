@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from actors.protocol.codes import EVENT_TYPE_MAX, EVENT_TYPE_PATTERN, RESERVED_PREFIXES
 from actors.protocol.defaults import EVENTS_PER_FRAME, MAX_JSON_DEPTH, MAX_SAFE_INTEGER
-from actors.protocol.ids import new_id
+from actors.protocol.ids import Mint, new_id, ulid
 from wrapper.drivers.base import Fed, Item, Output, dumps, event, input_text
 from wrapper.segments import Piece
 
@@ -37,6 +37,9 @@ class _NotForUs(Exception):
 class JsonlDriver:
     name = "jsonl"
     keeps_stdin = True
+
+    def __init__(self, mint: Mint = ulid) -> None:
+        self._mint = mint
 
     def feed(self, state: Mapping[str, str], pieces: Iterable[Piece], *, end: bool) -> Fed:
         output = Output(state)
@@ -83,7 +86,7 @@ class JsonlDriver:
         kind = body.get("type")
         _check(body, DEPTH)
         if kind == "approval":
-            item = _approval(body)
+            item = _approval(body, self._mint)
         elif kind == "ephemeral":
             fed.ephemeral.extend(_ephemeral(body, ts_ms))
             return
@@ -158,7 +161,7 @@ def _ephemeral(body: dict[str, Any], ts_ms: int) -> list[dict[str, Any]]:
     return [dict(zip(("type", "ts_ms", "data"), _event(one, ts_ms), strict=True)) for one in events]
 
 
-def _approval(body: dict[str, Any]) -> Item:
+def _approval(body: dict[str, Any], mint: Mint) -> Item:
     title, options = body.get("title"), body.get("options", ["allow", "deny"])
     expires, data = body.get("expires_in_s"), body.get("data", {})
     good = (
@@ -175,6 +178,6 @@ def _approval(body: dict[str, Any]) -> Item:
     if not good:
         raise _NotForUs
     # Our own id: an agent that calls each of its questions "1" must not meet the answer to another session's.
-    approval_id = new_id("approval")
+    approval_id = new_id("approval", mint)
     fields = {"approval_id": approval_id, "title": title, "options": options, "expires_in_s": expires, "data": data}
     return Item("approval", dumps(fields), approval_id, dumps(body["id"]) if "id" in body else None)

@@ -10,8 +10,10 @@ from pydantic import BaseModel
 from actors.gateway.documents import schemas
 from actors.gateway.documents.openapi import SECURITY
 from actors.gateway.routes import PATH_PARAMS, ROUTES, TICKET, Route
-from actors.protocol import frames
+from actors.protocol import frames, node_frames
 from actors.protocol.codes import CAUSES, CLOSE, CLOSE_CODES, EVENT_TYPES, PROTOCOL_VERSION, SUBPROTOCOL
+from actors.protocol.node_codes import NODE_EVENT_TYPES
+from actors.protocol.node_payloads import NODE_PAYLOADS
 from actors.protocol.payloads import PAYLOADS
 from actors.protocol.words import CLOSE_WHEN, COMMANDS, RECONNECT
 
@@ -66,6 +68,14 @@ SOCKETS: Final[dict[str, Socket]] = {
             "rate_limited",
         ),
     ),
+    "node": Socket(
+        title="A node's socket",
+        text=f"Subprotocol `{SUBPROTOCOL}`; one JSON object per text frame, one socket per role. The first frame is "
+        "`hello`, within 10 s.",
+        hears=_members(node_frames.FromNode),
+        says=_members(node_frames.ToNode),
+        closes=tuple(row.name for row in CLOSE_CODES.values() if row.name not in ("slow_consumer", "session_closed")),
+    ),
     "fleet": Socket(
         title="The fleet",
         text="The newest page of sessions first, then what changed, at most four times a second.",
@@ -86,6 +96,7 @@ SOCKETS: Final[dict[str, Socket]] = {
 
 def asyncapi() -> dict[str, Any]:
     said = {model for socket in SOCKETS.values() for model in socket.says} | set(PAYLOADS.values())
+    said |= set(NODE_PAYLOADS.values())
     heard = {model for socket in SOCKETS.values() for model in socket.hears}
     by_name = lambda model: model.__name__  # noqa: E731
     return {
@@ -115,6 +126,9 @@ def asyncapi() -> dict[str, Any]:
         ],
         "x-event-types": {
             kind: {"when": when, "data": schemas.ref(PAYLOADS[kind])} for kind, when in EVENT_TYPES.items()
+        },
+        "x-node-event-types": {
+            kind: {"when": when, "data": schemas.ref(NODE_PAYLOADS[kind])} for kind, when in NODE_EVENT_TYPES.items()
         },
         "x-causes": dict(CAUSES),
     }

@@ -7,7 +7,8 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from actors.gateway.documents import schemas
-from actors.gateway.routes import PATH_PARAMS, ROUTES, TAGS, TICKET, Answer, Param, Route, Text
+from actors.gateway.route import Answer, Text
+from actors.gateway.routes import PATH_PARAMS, ROUTES, TAGS, TICKET, Param, Route
 from actors.protocol import resources
 from actors.protocol.codes import ERRORS, PROTOCOL_VERSION
 

@@ -275,7 +275,8 @@ def _socket(asyncapi: Json, name: str) -> str:
             properties = {k: v for k, v in schema["properties"].items() if k not in ("type", "kind")}
             said = message.get("summary") or schema.get("description") or ""
             shown += (
-                f'<details id="frame-{escape(_last(link["$ref"]))}"><summary><code>{escape(message["name"])}</code> '
+                f"<details{_anchor(asyncapi, name, _last(link['$ref']))}>"
+                f"<summary><code>{escape(message['name'])}</code> "
                 f'<span class="dim">{_text(said) or ", ".join(map(escape, properties))}</span></summary>'
                 f"{_fields({**schema, 'properties': properties})}</details>"
             )
@@ -288,12 +289,19 @@ def _socket(asyncapi: Json, name: str) -> str:
     )
 
 
+def _anchor(asyncapi: Json, channel: str, message: str) -> str:
+    """A frame that several sockets have is found at the first of them."""
+    first = next(name for name, of in asyncapi["channels"].items() if message in of["messages"])
+    return f' id="frame-{escape(message)}"' if first == channel else ""
+
+
 def _tables(openapi: Json, asyncapi: Json) -> list[str]:
     errors = (
         (f'<b id="error-{escape(c)}">{row["status"]}</b>', _code(c), _text(row["title"]), _text(row["hint"]))
         for c, row in openapi["x-error-codes"].items()
     )
     events = ((_code(t), _text(row["when"]), _kind(row["data"])) for t, row in asyncapi["x-event-types"].items())
+    of_nodes = ((_code(t), _text(row["when"]), _kind(row["data"])) for t, row in asyncapi["x-node-event-types"].items())
     closes = (
         (
             f'<b id="close-{row["code"]}">{row["code"]}</b>',
@@ -307,6 +315,9 @@ def _tables(openapi: Json, asyncapi: Json) -> list[str]:
     return [
         _section("errors", "Errors", _table(("status", "code", "means", "what to do"), errors)),
         _section("event-types", "Events", _table(("type", "when", "data"), events), "Those that Holdfast writes."),
+        _section(
+            "node-event-types", "Events of nodes", _table(("type", "when", "data"), of_nodes), "In a node's own log."
+        ),
         _section("causes", "Causes", _table(("cause", "means"), causes), "Why an execution failed."),
         _section("close-codes", "Close codes", _table(("code", "name", "when", "reconnect?"), closes)),
     ]

@@ -1,0 +1,698 @@
+"""The planted mutants: faults that somebody could really make, each with the test that must notice it.
+
+A mutant is a change of text in one file. The old text must stand there exactly once, so that refactoring cannot orphan
+a mutant silently (test_mutants.py looks). Every test that a mutant names must fail under it, and pass without it. Never
+weaken a mutant until a test notices it: write the test.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+STORE = "tests/store/test_sessions.py::"
+TOGETHER = "tests/store/test_together.py::"
+KNOWLEDGE = "tests/store/test_stale_knowledge.py::"
+INGEST = "tests/gateway/test_ingest.py::"
+COMMIT = "tests/gateway/test_commit_first.py::"
+BARRIER = "tests/gateway/test_order_barrier.py::"
+FEED = "tests/gateway/test_feed.py::"
+LINK = "tests/wrapper/test_link.py::"
+SPOOL = "tests/wrapper/test_spool.py::"
+KEPT = "tests/wrapper/test_durability.py::"
+SHIM = "tests/wrapper/test_shim.py::"
+WRAPPER = "tests/wrapper/test_end_to_end.py::"
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """name: a plain phrase of what went wrong. breaks: the guarantee (DESIGN §3) that it would break."""
+
+    name: str
+    breaks: str
+    file: str
+    old: str
+    new: str
+    killers: tuple[str, ...]
+
+    @property
+    def slug(self) -> str:
+        return "-".join("".join(c if c.isalnum() else " " for c in self.name.lower()).split())
+
+
+CATALOGUE: Final[tuple[Mutant, ...]] = (
+    # ------------------------------------------------------------ the append fence
+    Mutant(
+        "the append fence forgets the epoch",
+        "G6",
+        "actors/store/append.py",
+        "\"where id = ? and connection_epoch = ? and link = 'connected' returning last_seq\"",
+        "\"where id = ? and ? > 0 and link = 'connected' returning last_seq\"",
+        (KNOWLEDGE + "test_what_a_fenced_connection_still_had_at_the_writer_is_refused",),
+    ),
+    Mutant(
+        "the append's compare-and-set is dropped",
+        "G1",
+        "actors/store/append.py",
+        "where session_id = ? and id = ? and status = 'running' and acked_seq = ?\"",
+        "where session_id = ? and id = ? and status = 'running' and ? >= 0\"",
+        (STORE + "test_a_range_applies_once_whatever_is_sent_again",),
+    ),
+    Mutant(
+        "the high-water mark is one too high",
+        "G1",
+        "actors/store/append.py",
+        "last = item.first + item.covers - 1\n        fenced",
+        "last = item.first + item.covers\n        fenced",
+        (STORE + "test_a_range_applies_once_whatever_is_sent_again",),
+    ),
+    Mutant(
+        "an ended execution still takes events",
+        "G4",
+        "actors/store/append.py",
+        "and id = ? and status = 'running' and acked_seq",
+        "and id = ? and status not in ('queued', 'pending') and acked_seq",
+        (STORE + "test_nothing_is_stored_before_started_and_nothing_after_the_end",),
+    ),
+    Mutant(
+        "the first try of a partly known range is not rolled back",
+        "G1",
+        "actors/store/append.py",
+        '            return result\n        self._c.execute("rollback to item")\n        refused',
+        "            return result\n        refused",
+        (STORE + "test_a_range_applies_once_whatever_is_sent_again",),
+    ),
+    Mutant(
+        "a range that ends at the mark is not seen as known (> for >=)",
+        "G1",
+        "actors/law/delivery.py",
+        "if last <= acked:",
+        "if last < acked:",
+        ("tests/law/test_delivery.py::test_every_range_against_every_mark",),
+    ),
+    Mutant(
+        "a gap of one record is let through",
+        "G1",
+        "actors/law/delivery.py",
+        "if first > acked + 1:",
+        "if first > acked + 2:",
+        ("tests/law/test_delivery.py::test_every_range_against_every_mark",),
+    ),
+    # ------------------------------------------------------------ transactions
+    Mutant(
+        "the store is opened with synchronous=NORMAL",
+        "G1",
+        "actors/store/sqlite.py",
+        'synchronous: str = "FULL",',
+        'synchronous: str = "NORMAL",',
+        ("tests/store/test_durability.py::test_every_commit_of_the_store_is_on_the_disk",),
+    ),
+    Mutant(
+        "the spool is opened with synchronous=NORMAL",
+        "G2",
+        "wrapper/spoolfile.py",
+        '"synchronous=FULL",',
+        '"synchronous=NORMAL",',
+        (KEPT + "test_every_commit_of_the_spool_is_on_the_disk",),
+    ),
+    Mutant(
+        "the savepoint is dropped: half of a broken decision stays",
+        "G5",
+        "actors/store/sqlite.py",
+        '            c.execute("rollback to item")\n            result = storage if',
+        "            result = storage if",
+        (KNOWLEDGE + "test_of_a_decision_that_breaks_nothing_stays_and_its_group_goes_on",),
+    ),
+    Mutant(
+        "the fence over many items forgets the epoch",
+        "G6",
+        "actors/store/append.py",
+        "sessions.id = wanted.id and connection_epoch = wanted.epoch and link",
+        "sessions.id = wanted.id and link",
+        (TOGETHER + "test_one_that_is_fenced_is_refused_alone_and_its_neighbours_stand",),
+    ),
+    Mutant(
+        "the compare-and-set over many items is dropped",
+        "G1",
+        "actors/store/append.py",
+        '    "and acked_seq = wanted.before"\n',
+        "",
+        (TOGETHER + "test_one_that_stands_already_is_a_duplicate_and_its_neighbours_stand",),
+    ),
+    Mutant(
+        "what was tried together is not undone when one of them is refused",
+        "G1",
+        "actors/store/sqlite.py",
+        '            c.execute("rollback to together")\n',
+        "            pass\n",
+        (TOGETHER + "test_one_that_is_fenced_is_refused_alone_and_its_neighbours_stand",),
+    ),
+    Mutant(
+        "one failed decision takes its whole group with it",
+        "G10",
+        "actors/store/sqlite.py",
+        "if isinstance(storage, StorageError) or not c.in_transaction:",
+        "if True:",
+        (KNOWLEDGE + "test_of_a_decision_that_breaks_nothing_stays_and_its_group_goes_on",),
+    ),
+    Mutant(
+        "a failed commit is taken for a commit",
+        "G10",
+        "actors/store/sqlite.py",
+        'result = work()\n            self._c.execute("commit")\n        except BaseException as error:\n'
+        "            self._rollback()\n            raise self._ours(error) from error",
+        'result = work()\n            try:\n                self._c.execute("commit")\n'
+        "            except self._sqlite.Error:\n                self._rollback()\n"
+        "        except BaseException as error:\n"
+        "            self._rollback()\n            raise self._ours(error) from error",
+        (KNOWLEDGE + "test_a_commit_that_fails_is_an_error_and_leaves_nothing",),
+    ),
+    Mutant(
+        "an actor trusts what it remembers of its executions",
+        "G5",
+        "actors/store/perform.py",
+        "        view = self._view(request)\n        decision = decide(view, request)\n",
+        "        import dataclasses\n\n"
+        '        memory = self.__dict__.setdefault("memory", {})\n'
+        "        view = self._view(request)\n"
+        "        of = request.session_id\n"
+        "        known = {k: memory.setdefault((of, k, e.status), e) for k, e in view.executions.items()}\n"
+        "        view = dataclasses.replace(view, executions=known)\n"
+        "        decision = decide(view, request)\n",
+        (
+            KNOWLEDGE + "test_an_actor_sees_what_the_gateway_committed_behind_its_back",
+            KNOWLEDGE + "test_a_second_incarnation_sees_what_the_first_has_done",
+        ),
+    ),
+    Mutant(
+        "the same request, asked again, is decided again",
+        "G9",
+        "actors/store/perform.py",
+        "if key is None and isinstance(request, BY_OPERATORS",
+        "if False and isinstance(request, BY_OPERATORS",
+        (STORE + "test_an_interrupt_asked_again_after_a_lost_answer_never_hits_the_next",),
+    ),
+    Mutant(
+        "a key answers for another body",
+        "G9",
+        "actors/store/perform.py",
+        "if row[0] != key.body_hash:",
+        "if row[0] is None:",
+        (STORE + "test_an_idempotency_key_has_one_effect_and_one_answer",),
+    ),
+    # ------------------------------------------------------------ time and deadlines
+    Mutant(
+        "service time runs on while no door is open",
+        "G8",
+        "actors/store/sqlite.py",
+        "t_ms = t_ms + min(max(? - wall_ms, 0), ?), wall_ms",
+        "t_ms = t_ms + max(? - wall_ms, 0) + 0 * ?, wall_ms",
+        (STORE + "test_an_outage_of_ours_shortens_nothing",),
+    ),
+    Mutant(
+        "service time follows the wall clock back",
+        "G8",
+        "actors/store/sqlite.py",
+        "t_ms = t_ms + min(max(? - wall_ms, 0), ?), wall_ms",
+        "t_ms = t_ms + min(? - wall_ms, ?), wall_ms",
+        (STORE + "test_a_clock_that_jumps_shortens_nothing",),
+    ),
+    Mutant(
+        "a sweep believes in time that no tick has confirmed",
+        "G8",
+        "actors/store/perform.py",
+        ".fetchone()[0] if sweep else self.service_ms_now()",
+        ".fetchone()[0] if False else self.service_ms_now()",
+        (KNOWLEDGE + "test_a_sweep_after_an_outage_counts_only_the_time_that_ticks_have_confirmed",),
+    ),
+    Mutant(
+        "the grace deadline is not persisted",
+        "G8",
+        "actors/law/ownership.py",
+        '        draft.arm("grace", str(epoch), draft.service_after(grace))\n',
+        "",
+        (STORE + "test_not_back_in_time_it_fails_once",),
+    ),
+    Mutant(
+        "a deadline that is due exactly now waits (> for >=)",
+        "G8",
+        "actors/law/deadlines.py",
+        "or now < view.deadline_due:",
+        "or now <= view.deadline_due:",
+        (KNOWLEDGE + "test_a_deadline_fires_at_its_very_millisecond_and_not_before",),
+    ),
+    Mutant(
+        "a failed sweep moves the deadline",
+        "G8",
+        "actors/store/sqlite.py",
+        "update deadlines set retry_ms = ? where session_id",
+        "update deadlines set due_ms = ? where session_id",
+        (KNOWLEDGE + "test_a_failed_sweep_is_tried_later_and_its_deadline_does_not_move",),
+    ),
+    Mutant(
+        "the interrupt's ladder is not armed again at reconnect",
+        "G7",
+        "actors/law/execution.py",
+        "    if execution.interrupt_id is not None:\n        arm_ladder(draft, execution)\n",
+        "",
+        (STORE + "test_the_ladder_waits_for_an_owner_and_grace_bounds_it",),
+    ),
+    Mutant(
+        "the ladder comes to its end and nothing follows",
+        "G7",
+        "actors/law/deadlines.py",
+        '                fail_execution(draft, eid, "interrupt_timeout")\n',
+        "                return\n",
+        (STORE + "test_a_rejected_interrupt_changes_nothing_and_the_ladder_ends_it",),
+    ),
+    Mutant(
+        "the gateway's own freeze counts against its peers",
+        "G8",
+        "actors/gateway/door.py",
+        "self._fair += min(at - self._at, self.STEP_MAX_S)",
+        "self._fair += at - self._at",
+        ("tests/gateway/test_loops.py::test_a_fair_clock_does_not_run_while_nobody_listened",),
+    ),
+    # ------------------------------------------------------------ executions
+    Mutant(
+        "an interrupt hits whatever is active",
+        "G7",
+        "actors/law/execution.py",
+        "target = view.executions.get(request.execution_id) if request.execution_id else view.active",
+        "target = view.active",
+        (STORE + "test_an_interrupt_never_touches_the_next_execution",),
+    ),
+    Mutant(
+        "an interrupt before the start leaves the start on its way",
+        "G7",
+        "actors/law/failure.py",
+        "draft.do(DisarmExecution(execution_id), Withdraw(execution_id))",
+        "draft.do(DisarmExecution(execution_id))",
+        (STORE + "test_an_interrupt_before_the_start_ends_it_at_once",),
+    ),
+    Mutant(
+        "a started that comes after the end is acknowledged",
+        "G13",
+        "actors/law/execution.py",
+        'return Decision(Nacked("terminal", detail=e.cause or e.status))  # never Acked',
+        "return Decision(Acked(1))  # never Acked",
+        ("tests/law/test_pairs.py::test_a_started_that_comes_after_the_end_never_opens_the_gate",),
+    ),
+    Mutant(
+        "the terminal event is not the last",
+        "G4",
+        "actors/law/execution.py",
+        'draft.append("execution.late_final", {"execution_id": execution.execution_id, "final": final})',
+        'draft.append("execution.late_final", {"final": final}, execution.execution_id)',
+        (STORE + "test_a_late_final_is_told_once_and_is_not_the_executions_event",),
+    ),
+    Mutant(
+        "a late final is told each time",
+        "G4",
+        "actors/law/execution.py",
+        "if not execution.late_final:",
+        "if True:",
+        (STORE + "test_a_late_final_is_told_once_and_is_not_the_executions_event",),
+    ),
+    Mutant(
+        "an end promotes nobody",
+        "G12",
+        "actors/law/execution.py",
+        "        abort=False,\n    )\n    promote(draft)\n    return draft.decide(Acked(frame.seq))",
+        "        abort=False,\n    )\n    return draft.decide(Acked(frame.seq))",
+        (STORE + "test_a_second_submit_waits_and_the_eleventh_waiting_is_refused",),
+    ),
+    Mutant(
+        "a lost execution is left running",
+        "G12",
+        "actors/law/ownership.py",
+        "    fail_execution(draft, eid, cause, wrapper_id=hello.wrapper_id)  # type: ignore[arg-type]\n",
+        "",
+        (STORE + "test_the_same_wrapper_that_knows_nothing_lost_it",),
+    ),
+    Mutant(
+        "an approval is decided twice",
+        "G9",
+        "actors/law/approvals.py",
+        '    if approval.state != "open":\n        return Decision(\n            Refuse(',
+        '    if approval.state == "cancelled":\n        return Decision(\n            Refuse(',
+        (STORE + "test_approvals_are_decided_once",),
+    ),
+    # ------------------------------------------------------------ ownership
+    Mutant(
+        "a stale close is honoured",
+        "G6",
+        "actors/law/ownership.py",
+        'if s is None or s.link != "connected" or s.connection_id != request.connection_id:',
+        'if s is None or s.link != "connected":',
+        (INGEST + "test_the_close_of_a_superseded_socket_writes_nothing",),
+    ),
+    Mutant(
+        "an attempt that came before wins again (> for >=)",
+        "G6",
+        "actors/law/owner.py",
+        "attempt <= owner.attempt:",
+        "attempt < owner.attempt:",
+        (STORE + "test_a_late_open_never_wins",),
+    ),
+    Mutant(
+        "a control frame of a fenced connection counts",
+        "G6",
+        "actors/law/owner.py",
+        "(owner.connection_id, owner.connection_epoch) == (connection_id, epoch)",
+        "True",
+        ("tests/law/test_pairs.py::test_a_frame_of_another_connection_changes_nothing",),
+    ),
+    Mutant(
+        "grace ends what was not active when the owner was lost",
+        "G12",
+        "actors/law/deadlines.py",
+        "if active is not None and active.execution_id == lost.grace_execution_id:",
+        "if active is not None:",
+        (STORE + "test_grace_is_about_what_was_active_when_the_owner_was_lost",),
+    ),
+    Mutant(
+        "a flush of another connection is life",
+        "G12",
+        "actors/store/sqlite.py",
+        "\"where id = ? and connection_id = ? and link = 'connected'\"",
+        "\"where id = ? and ? is not null and link = 'connected'\"",
+        (STORE + "test_a_stale_flush_of_another_connection_is_not_life",),
+    ),
+    Mutant(
+        "a close that the store did not hear is forgotten",
+        "G12",
+        "actors/gateway/door.py",
+        "                if not error.retryable:\n                    return",
+        "                if True:\n                    return",
+        (COMMIT + "test_a_close_that_a_failing_store_did_not_hear_is_told_again",),
+    ),
+    Mutant(
+        "a newcomer takes the session under the old epoch",
+        "G6",
+        "actors/law/ownership.py",
+        "    epoch = draft.take_epoch()\n    draft.do(DisarmGrace())\n    draft.set_session(\n",
+        "    epoch = s.connection_epoch\n    draft.do(DisarmGrace())\n    draft.set_session(\n",
+        (KNOWLEDGE + "test_what_a_fenced_connection_still_had_at_the_writer_is_refused",),
+    ),
+    Mutant(
+        "a connect through a dead gateway owns the session",
+        "G12",
+        "actors/law/ownership.py",
+        "    if not view.door_open:\n",
+        "    if False:\n",
+        (STORE + "test_a_connect_through_a_dead_gateway_owns_nothing",),
+    ),
+    Mutant(
+        "what runs elsewhere is resumed here",
+        "G13",
+        "actors/law/ownership.py",
+        'return e.status == "running" and e.wrapper_id != wrapper_id',
+        "return False",
+        (STORE + "test_what_runs_elsewhere_is_never_resumed_here",),
+    ),
+    Mutant(
+        "a start that nobody has heard does not go out again",
+        "G12",
+        "actors/law/ownership.py",
+        "        draft.do(RequeueStart(eid))\n        return\n",
+        "        return\n",
+        (STORE + "test_a_pending_start_goes_out_again_to_whoever_owns",),
+    ),
+    # ------------------------------------------------------------ the gateway's lane
+    Mutant(
+        "the order barrier is dropped: a control frame overtakes events",
+        "G1",
+        "actors/gateway/connection.py",
+        "            elif self._in_flight:\n                break  # everything else",
+        "            elif False:\n                break  # everything else",
+        (BARRIER + "test_a_control_frame_waits_until_every_event_before_it_is_committed",),
+    ),
+    Mutant(
+        "events overtake the control frame before them",
+        "G1",
+        "actors/gateway/connection.py",
+        "                self._controlling = True\n                self.door.spawn(self._control(item))",
+        "                self._drop_head()\n                self.door.spawn(self._control(item))",
+        (BARRIER + "test_events_wait_for_the_answer_to_the_control_frame_before_them",),
+    ),
+    Mutant(
+        "an ack is said before the commit",
+        "G1",
+        "actors/gateway/connection.py",
+        "        line.sent(last)\n",
+        "        line.sent(last)\n        line.committed(last)\n        self._owe(head.execution_id, line)\n"
+        "        self.flush_acks()\n",
+        (COMMIT + "test_nothing_is_acknowledged_or_shown_before_its_commit",),
+    ),
+    Mutant(
+        "a watcher sees events before their commit",
+        "G3",
+        "actors/gateway/connection.py",
+        "        line.sent(last)\n",
+        "        line.sent(last)\n        if (feed := self.door.hub.feeds.get(self.session_id)) is not None:\n"
+        "            from actors.gateway.feed import Entry\n\n"
+        "            said = [orjson.dumps({'seq': feed.head + 1 + i, 'type': e.type, 'data': json.loads(e.data)})"
+        " for i, e in enumerate(events)]\n"
+        "            feed.publish([Entry(feed.head + 1 + i, e.type, head.execution_id, said[i].decode())"
+        " for i, e in enumerate(events)])\n",
+        (COMMIT + "test_nothing_is_acknowledged_or_shown_before_its_commit",),
+    ),
+    Mutant(
+        "a storage error is acknowledged",
+        "G10",
+        "actors/gateway/connection.py",
+        "        else:\n            self.storage_failed(result)\n",
+        "        else:\n            line.committed(item.first + item.covers - 1)\n"
+        "            self._owe(item.execution_id, line)\n            self.flush_acks()\n"
+        "            self.storage_failed(result)\n",
+        (INGEST + "test_after_a_storage_error_nothing_is_acknowledged_and_the_wrapper_comes_back",),
+    ),
+    Mutant(
+        "something is acknowledged after a storage error",
+        "G10",
+        "actors/gateway/connection.py",
+        "        if self.over:\n            self._owed.clear()",
+        "        if False:\n            self._owed.clear()",
+        (COMMIT + "test_after_a_storage_error_nothing_more_is_acknowledged",),
+    ),
+    Mutant(
+        "a refusal acknowledges what nobody has committed",
+        "G1",
+        "actors/gateway/lines.py",
+        "        if not sure:\n            self.queued = None\n            return\n",
+        "",
+        ("tests/gateway/test_lines.py::test_of_an_unknown_line_nothing_is_acknowledged_without_the_store",),
+    ),
+    Mutant(
+        "commands go out before the wrapper is ready",
+        "G7",
+        "actors/gateway/connection.py",
+        "        if self.ready and not self.over:\n            self._fetch_again = True",
+        "        if not self.over:\n            self._fetch_again = True",
+        (INGEST + "test_commands_flow_once_the_wrapper_is_ready_in_order_and_once",),
+    ),
+    Mutant(
+        "a command goes out twice on one connection",
+        "G9",
+        "actors/gateway/connection.py",
+        "                    self.sent_n = row.n\n",
+        "",
+        (INGEST + "test_commands_flow_once_the_wrapper_is_ready_in_order_and_once",),
+    ),
+    Mutant(
+        "one connection's trouble after a group silences the others",
+        "G11",
+        "actors/gateway/door.py",
+        "                connection.after_group()\n            except Exception as error:",
+        "                connection.after_group()\n            except NotImplementedError as error:",
+        (COMMIT + "test_a_connection_that_fails_after_a_group_keeps_no_other_from_its_acks",),
+    ),
+    Mutant(
+        "one answer's trouble silences the rest of its group",
+        "G11",
+        "actors/store/worker.py",
+        "                done(result)\n            except Exception as error:",
+        "                done(result)\n            except NotImplementedError as error:",
+        ("tests/store/test_answers.py::test_an_answer_that_is_handled_badly_keeps_no_other_from_being_told",),
+    ),
+    Mutant(
+        "frames received before a close are dropped",
+        "G6",
+        "actors/gateway/sockets.py",
+        "            await peer.drained()\n",
+        "            pass\n",
+        (BARRIER + "test_frames_received_before_a_close_are_applied_before_it",),
+    ),
+    Mutant(
+        "a peer may send far beyond its window",
+        "G11",
+        "actors/gateway/connection.py",
+        "if self._held > self._held_max or len(self._lane) > LANE_FRAMES:",
+        "if False:",
+        (INGEST + "test_who_ignores_the_window_altogether_breaks_the_protocol",),
+    ),
+    Mutant(
+        "an actor that is believed awake is believed for ever",
+        "G5",
+        "actors/mailbox.py",
+        "            except (Asleep, OutcomeUnknown):\n                pass",
+        "            except (Asleep, OutcomeUnknown):\n                raise",
+        ("tests/gateway/test_mailbox.py::test_an_actor_that_is_not_there_costs_nothing_but_the_question",),
+    ),
+    Mutant(
+        "an actor that leaves signs off its successor",
+        "G5",
+        "actors/store/sqlite.py",
+        '"delete from actors where name = ? and incarnation = ?"',
+        '"delete from actors where name = ? and ? is not null"',
+        ("tests/store/test_processes.py::test_actors_register_and_are_forgotten_by_incarnation",),
+    ),
+    Mutant(
+        "one failed sweep ends the reaper's tick",
+        "G8",
+        "actors/reaper.py",
+        'except (TimeoutError, HoldfastError) as error:\n        emit("reaper.sweep_failed"',
+        'except TimeoutError as error:\n        emit("reaper.sweep_failed"',
+        ("tests/runtime/test_reaper.py::test_a_sweep_that_fails_keeps_no_other_from_its_turn_and_is_tried_again",),
+    ),
+    # ------------------------------------------------------------ fan-out
+    Mutant(
+        "a live batch is delivered without the contiguity rule",
+        "G3",
+        "actors/gateway/feed.py",
+        "if self._ring and first != self._ring[-1].seq + 1:",
+        "if False:",
+        (FEED + "test_a_batch_that_does_not_continue_the_ring_sends_readers_to_the_store",),
+    ),
+    Mutant(
+        "a cursor stands one before what it has read",
+        "G3",
+        "actors/gateway/feed.py",
+        "self.cursor = entries[-1].seq\n",
+        "self.cursor = entries[-1].seq - 1\n",
+        (FEED + "test_readers_of_any_speed_see_every_event_once_and_in_order",),
+    ),
+    Mutant(
+        "a hint is treated as truth",
+        "G3",
+        "actors/gateway/feed.py",
+        "self.cursor = max(self.cursor, page.scanned_to)",
+        "self.cursor = max(self.cursor, page.scanned_to, asked_for)",
+        (FEED + "test_a_hint_of_rows_that_are_not_there_does_no_harm",),
+    ),
+    Mutant(
+        "a cursor at the edge of retention is reset (> for >=)",
+        "G3",
+        "actors/gateway/feed.py",
+        "elif self.cursor + 1 < first_seq:",
+        "elif self.cursor + 1 <= first_seq:",
+        (FEED + "test_a_cursor_at_the_edge_needs_no_reset",),
+    ),
+    Mutant(
+        "a cursor into another log is honoured",
+        "G3",
+        "actors/gateway/feed.py",
+        "if came_from is not None and came_from != stream_id:",
+        "if False:",
+        (FEED + "test_a_cursor_that_cannot_be_honoured_is_reset_and_goes_on_from_the_first",),
+    ),
+    # ------------------------------------------------------------ the wrapper
+    Mutant(
+        "the gate opens before the ack",
+        "G13",
+        "wrapper/runner.py",
+        "if run.opened or run.acked_seq < 1 or run.ladder",
+        "if run.opened or run.ladder",
+        (WRAPPER + "test_the_gate_stays_shut_until_started_is_acknowledged",),
+    ),
+    Mutant(
+        "the child takes the death of its shim for an open gate",
+        "G13",
+        "wrapper/shim.py",
+        '                if os.read(gate_r, 1) != b"1":\n',
+        '                if os.read(gate_r, 1) == b"0":\n',
+        (SHIM + "test_a_gate_that_is_not_opened_never_opens",),
+    ),
+    Mutant(
+        "the gate opens when the wrapper dies",
+        "G13",
+        "wrapper/shim.py",
+        '            if not self.opening:\n                self.shut = True  # "the gate',
+        '            if not self.opening:\n                self.opening = True  # "the gate',
+        (SHIM + "test_a_gate_that_is_not_opened_never_opens",),
+    ),
+    Mutant(
+        "a start of an ended execution is new",
+        "G13",
+        "wrapper/spool.py",
+        "            new = not self.remembers(execution_id)\n",
+        "            new = self.get(execution_id) is None\n",
+        (SPOOL + "test_a_start_is_new_only_once_even_after_its_end",),
+    ),
+    Mutant(
+        "a record is forgotten when it is sent",
+        "G2",
+        "wrapper/app.py",
+        "                await socket.send(frame.text)\n                sent = True\n",
+        "                await socket.send(frame.text)\n                sent = True\n"
+        "                await self.call(self.spool.acked, plan.execution_id, frame.last)\n",
+        ("tests/wrapper/test_promises.py::test_what_was_sent_is_kept_until_it_is_acknowledged",),
+    ),
+    Mutant(
+        "a full spool trims what was not acknowledged",
+        "G2",
+        "wrapper/records.py",
+        'and not (self.policy == "trim" and self._trim()):',
+        "and not self._trim():",
+        (KEPT + "test_a_full_spool_that_blocks_keeps_every_record_that_nobody_acknowledged",),
+    ),
+    Mutant(
+        "a record that is acknowledged in part is forgotten",
+        "G2",
+        "wrapper/records.py",
+        "FROM records WHERE no = ? AND to_seq <= ? ORDER BY seq LIMIT ?",
+        "FROM records WHERE no = ? AND seq <= ? ORDER BY seq LIMIT ?",
+        (KEPT + "test_a_gap_that_is_acknowledged_in_part_is_kept",),
+    ),
+    Mutant(
+        "the read position is not stored with its records",
+        "G2",
+        "wrapper/records.py",
+        "UPDATE executions SET segment = ?, offset = ?, driver_state = ? WHERE no = ?",
+        "UPDATE executions SET segment = ? * 0, offset = ? * 0, driver_state = ? WHERE no = ?",
+        (SPOOL + "test_everything_survives_a_reopening",),
+    ),
+    Mutant(
+        "a ghost's frame counts",
+        "G6",
+        "wrapper/link.py",
+        "        if attempt != self.attempt:\n            return []\n        match self.phase",
+        "        match self.phase",
+        (LINK + "test_an_old_socket_is_a_ghost_whatever_it_says",),
+    ),
+    Mutant(
+        "records are sent before the directives",
+        "G1",
+        "wrapper/link.py",
+        "        if self.phase is not Phase.LIVE:\n            return None\n        flying",
+        "        if self.phase not in (Phase.LIVE, Phase.GREETING):\n            return None\n        flying",
+        (LINK + "test_directives_come_before_ready_and_nothing_is_sent_before_it",),
+    ),
+    Mutant(
+        "the wrapper's window has no limit",
+        "G11",
+        "wrapper/link.py",
+        "        if flying and flying + size > self.window_bytes:\n            return False\n",
+        "",
+        (LINK + "test_at_most_a_window_is_in_flight_but_a_larger_record_goes_alone",),
+    ),
+    Mutant(
+        "the wrapper interrupts whatever it runs",
+        "G7",
+        "wrapper/commands.py",
+        "return run if run is not None and run.execution_id == execution_id else None",
+        "return run",
+        ("tests/wrapper/test_promises.py::test_an_interrupt_of_one_that_waits_does_not_touch_the_one_that_runs",),
+    ),
+)

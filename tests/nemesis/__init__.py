@@ -1,0 +1,1 @@
+"""Faults by plan against a real service, every client's history, and the judge over all of them (README.md here)."""
