@@ -133,6 +133,7 @@ class Commands:
             return False
         if run is None and row.state == "final":
             await self.call(self.spool.bury, execution_id)
+            self.runner.clear(row.run_dir)
             return False
         if run is None:  # waiting for its turn: the runner ends it when it comes
             ladder = law.begin("abort", self.runner.wall_ms(), INTERRUPT_S, reason=reason)
