@@ -142,7 +142,7 @@ class Wrapper:
         self._ending = asyncio.get_running_loop().create_future()
         strays = await survivors.adopt(self.spool, self.call, self.ports.shims)
         if self.settings.once and self._the_one is None:
-            self._the_one = next((row.execution_id for row in await self.call(self.spool.known)), None)
+            self._the_one = next((row.execution_id for row in await self.call(self.spool.executions)), None)
         work = asyncio.create_task(self._work(strays))
         jobs: list[Coroutine[Any, Any, None]] = [self._stay_connected(), self._obey(), self._forget()]
         tasks = [work, *(asyncio.create_task(job) for job in jobs)]

@@ -75,8 +75,12 @@ class Spool(Records):
         return None if row is None else _execution(row)
 
     def known(self) -> list[Known]:
-        """What a hello says of us."""
-        rows = self._all("SELECT execution_id, state, acked_seq + 1, last_seq, final FROM executions ORDER BY no")
+        """What a hello says of us. Nothing of what was dropped: its records are gone and its end will not be told, so
+        a server that was restored, and has that execution anew, must not count on us for it."""
+        rows = self._all(
+            "SELECT execution_id, state, acked_seq + 1, last_seq, final FROM executions"
+            " WHERE dropped IS NULL ORDER BY no"
+        )
         return [Known(a, b, c, d, None if final is None else json.loads(final)) for a, b, c, d, final in rows]
 
     def ended(self, execution_id: str) -> bool:
