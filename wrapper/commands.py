@@ -115,6 +115,8 @@ class Commands:
             ref = await self.call(self.spool.approval_ref, approval_id)
             data = job.driver.encode_decision(approval_id, ref, str(command.get("decision")), note)
         at = await self.call(self.spool.note_input, command_id, execution_id, kind, run.no, data)
+        if at is None:
+            return await self._reject(command_id, execution_id, kind, "not_current", "this execution has ended")
         self.runner.give(run, at, data)
         self.answer(command_id, "done")
 
@@ -133,6 +135,7 @@ class Commands:
             return False
         if run is None and row.state == "final":
             await self.call(self.spool.bury, execution_id)
+            self.runner.clear(row.run_dir)
             return False
         if run is None:  # waiting for its turn: the runner ends it when it comes
             ladder = law.begin("abort", self.runner.wall_ms(), INTERRUPT_S, reason=reason)
