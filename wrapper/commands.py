@@ -137,6 +137,8 @@ class Commands:
             ref = await self.call(self.spool.approval_ref, approval_id)
             data = job.driver.encode_decision(approval_id, ref, str(command.get("decision")), note)
         at = await self.call(self.spool.note_input, command_id, execution_id, kind, run.no, data)
+        if at is None:
+            return await self._reject(command_id, execution_id, kind, "not_current", "this execution has ended")
         self.runner.give(run, at, data)
         self.answer(command_id, "done")
 

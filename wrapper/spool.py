@@ -200,10 +200,16 @@ class Spool(Records):
             self._note(command_id, execution_id, kind, "received")
             self._db.execute("UPDATE executions SET ladder = ? WHERE no = ?", (ladder.to_json(), no))
 
-    def note_input(self, command_id: str, execution_id: str, kind: str, no: int, data: bytes) -> int:
-        """More stdin, at a place that is settled here: delivering it twice is delivering it once. Returns the place."""
+    def note_input(self, command_id: str, execution_id: str, kind: str, no: int, data: bytes) -> int | None:
+        """More stdin, at a place that is settled here: delivering it twice is delivering it once. Returns the place.
+
+        None: it was buried while this waited for room on the disk; nothing is noted.
+        """
         with self._writing():
-            at = int(self._one("SELECT stdin_len FROM executions WHERE no = ?", no)[0])
+            row = self._one("SELECT stdin_len FROM executions WHERE no = ?", no)
+            if row is None:
+                return None
+            at = int(row[0])
             self._note(command_id, execution_id, kind, "done")
             self._db.execute("UPDATE commands SET stdin_at = ?, stdin = ? WHERE command_id = ?", (at, data, command_id))
             self._db.execute("UPDATE executions SET stdin_len = ? WHERE no = ?", (at + len(data), no))

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
 import pytest
 
 from tests.wrapper.conftest import Wrappers, eventually
 from tests.wrapper.fake_gateway import FakeGateway
 from wrapper.app import Settings, Wrapper
+from wrapper.commands import Commands
 from wrapper.runner import Run
+from wrapper.telemetry import silent
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 async def test_an_interrupt_of_one_that_waits_does_not_touch_the_one_that_runs(
@@ -92,3 +98,21 @@ async def test_an_answer_to_one_that_ends_before_the_runner_comes_to_it_is_rejec
     await asyncio.wait_for(obeying, 5)
     known = just_born.spool.command("cmd_2")
     assert known is not None and (known.status, known.code) == ("rejected", "not_current")
+
+
+async def test_an_answer_to_one_that_is_buried_while_the_disk_is_full_is_rejected(just_born: Wrapper) -> None:
+    row = just_born.spool.get("exe_1")
+    assert row is not None
+    just_born.runner.current = Run(row)
+
+    async def call(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        if fn == just_born.spool.note_input:  # there is no room for it, and its execution ends meanwhile
+            await just_born.call(just_born.spool.bury, "exe_1")
+        return await just_born.call(fn, *args, **kwargs)
+
+    said: list[dict[str, Any]] = []
+    commands = Commands(just_born.spool, call, just_born.runner, said.append, silent, lambda _: True)
+    await commands.obey(ANSWER)
+    assert [(one["status"], one["code"]) for one in said] == [("rejected", "not_current")]
+    known = just_born.spool.command("cmd_2")
+    assert known is not None and known.status == "rejected"
