@@ -206,7 +206,7 @@ class Spool(Records):
 
     def note_input(self, command_id: str, execution_id: str, kind: str, no: int, data: bytes) -> int | None:
         """More stdin, at a place that is settled here: delivering it twice is delivering it once. Returns the place;
-        None when the execution ended meanwhile."""
+        None when the execution ended, or was buried, while this waited."""
         with self._writing():
             row = self._one("SELECT stdin_len FROM executions WHERE no = ? AND state = 'running'", no)
             if row is None:
