@@ -142,7 +142,7 @@ class Wrapper:
         self._ending = asyncio.get_running_loop().create_future()
         strays = await survivors.adopt(self.spool, self.call, self.ports.shims)
         if self.settings.once and self._the_one is None:
-            self._the_one = next((row.execution_id for row in await self.call(self.spool.known)), None)
+            self._the_one = next((row.execution_id for row in await self.call(self.spool.executions)), None)
         work = asyncio.create_task(self._work(strays))
         jobs: list[Coroutine[Any, Any, None]] = [self._stay_connected(), self._obey(), self._forget()]
         tasks = [work, *(asyncio.create_task(job) for job in jobs)]
@@ -210,8 +210,8 @@ class Wrapper:
         except TimeoutError:
             self.end(Ended("interrupted"))
 
-    def _begin_stop(self, reason: str, *, force: bool = False) -> None:
-        self.runner.close_after()
+    def _begin_stop(self, reason: str, *, force: bool = False, forsaken: bool = False) -> None:
+        self.runner.close_after(forsaken=forsaken)
         run = self.runner.current
         if run is not None and not run.ending:
             self.runner.began(run, self.runner.end_by(run, self.runner.stop_ladder(reason, force=force)))
@@ -296,7 +296,7 @@ class Wrapper:
                     await self.call(self.spool.refuse, effect.execution_id, effect.seq)
                 elif isinstance(effect, law.Stop):
                     self.emit("connection.stopped", code=effect.code, reason=effect.reason)
-                    self._begin_stop(f"told not to reconnect: {effect.reason}")
+                    self._begin_stop(f"told not to reconnect: {effect.reason}", forsaken=True)
                     await self._until_quiet(Ended("stopped", effect.code, effect.reason), 0.0)
                     return
                 elif isinstance(effect, law.ConnectAt):
@@ -378,6 +378,7 @@ class Wrapper:
                 row = await self.call(self.spool.get, execution_id)
                 if row is not None and row.state == "final":
                     await self.call(self.spool.bury, execution_id)
+                    self.runner.clear(row.run_dir)
                     self._settled(execution_id)
             case law.Refuse(execution_id, seq):
                 self.emit("record.refused", execution_id=execution_id, seq=seq)
@@ -480,7 +481,9 @@ class Wrapper:
                 over = await self.call(self.spool.acked, execution_id, seq)
                 self.runner.on_acked(execution_id, seq)  # once more: there is room now
                 if over:
+                    row = await self.call(self.spool.get, execution_id)
                     await self.call(self.spool.bury, execution_id)
+                    self.runner.clear(None if row is None else row.run_dir)
                     self.link.forget(execution_id)
                     self._settled(execution_id)
             await asyncio.sleep(ACK_BATCH_S)

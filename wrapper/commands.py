@@ -15,11 +15,13 @@ from actors.protocol.ids import valid_id
 from wrapper import ladder as law
 from wrapper.runner import Call, Run, Runner
 from wrapper.spool import Execution, Spool
+from wrapper.survivors import LADDER_S
 from wrapper.telemetry import Emit
 
 WITHIN_MAX_S: Final = 3600.0
 WITHIN_MIN_S: Final = 1.0  # less, and the rungs are one
-OPENING_S: Final = 0.05  # an input may overtake the opening gate by milliseconds
+OPENING_S: Final = 0.05  # an input may overtake the opening gate, or the runner at its birth, by milliseconds
+TAKEN_UP_S: Final = LADDER_S + 10.0  # a runner begins when survivors are ended; later, it is not coming to this one
 
 Say = Callable[[dict[str, Any]], None]
 
@@ -49,8 +51,7 @@ class Commands:
             return await self._start(command_id, execution_id, command)
         if kind == "abort":
             return await self._abort(command_id, execution_id, command)
-        run = self._current(execution_id)
-        row = await self.call(self.spool.get, execution_id)
+        run, row = await self._at_hand(execution_id)
         if run is None or row is None or run.ending:
             return await self._reject(
                 command_id, execution_id, kind, "not_current", "this execution is not running here"
@@ -62,6 +63,27 @@ class Commands:
                 await self._input(command_id, run, kind, command)
             case _:
                 await self._reject(command_id, execution_id, kind, "unknown_kind", f"this wrapper knows no {kind}")
+
+    async def _at_hand(self, execution_id: str) -> tuple[Run | None, Execution | None]:
+        """The run that a command is for, and its row.
+
+        A wrapper that was just born may be asked before its runner has taken up what runs. A refusal would be final,
+        and the agent would wait for ever for an answer that somebody gave: the command waits for the runner instead.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + TAKEN_UP_S
+        while True:
+            row = await self.call(self.spool.get, execution_id)
+            run = self._current(execution_id)
+            if run is not None or row is None or not self._comes(row) or loop.time() >= until:
+                return run, row
+            await asyncio.sleep(OPENING_S)
+
+    def _comes(self, row: Execution) -> bool:
+        """Not at hand yet, and the runner is about to take it up; behind another one it only waits for its turn."""
+        if row.dropped is not None or self.runner.closing:
+            return False
+        return row.state == "running" or (row.state == "received" and self.runner.current is None)
 
     def _current(self, execution_id: str) -> Run | None:
         run = self.runner.current
@@ -115,6 +137,8 @@ class Commands:
             ref = await self.call(self.spool.approval_ref, approval_id)
             data = job.driver.encode_decision(approval_id, ref, str(command.get("decision")), note)
         at = await self.call(self.spool.note_input, command_id, execution_id, kind, run.no, data)
+        if at is None:
+            return await self._reject(command_id, execution_id, kind, "not_current", "this execution has ended")
         self.runner.give(run, at, data)
         self.answer(command_id, "done")
 
@@ -133,6 +157,7 @@ class Commands:
             return False
         if run is None and row.state == "final":
             await self.call(self.spool.bury, execution_id)
+            self.runner.clear(row.run_dir)
             return False
         if run is None:  # waiting for its turn: the runner ends it when it comes
             ladder = law.begin("abort", self.runner.wall_ms(), INTERRUPT_S, reason=reason)

@@ -107,6 +107,7 @@ class Runner:
         self.current: Run | None = None
         self.detached = False  # leave the agent to its shim and go
         self.closing = False  # end with the execution at hand
+        self.forsaken = False  # nothing that we send is acknowledged any more: a full spool stays full
         self.more = asyncio.Event()
         self.idle = asyncio.Event()  # nothing at hand
         self.idle.set()
@@ -130,8 +131,9 @@ class Runner:
                 del self.heard[next(iter(self.heard))]
         self.ring()  # also for the room that it made in the spool
 
-    def close_after(self) -> None:
+    def close_after(self, *, forsaken: bool = False) -> None:
         self.closing = True
+        self.forsaken = self.forsaken or forsaken
         self.more.set()
         self.ring()
 
@@ -412,6 +414,11 @@ class Runner:
                 return not await self._launch(run)
             return False
         report = run.shim.report() if run.shim is not None else None
+        if self.forsaken and run.blocked and self._powerless(run, ended=report is not None):
+            if run.shim is not None:
+                run.shim.kill(shim=False, agent=True)
+            self.emit("output.left", execution_id=run.execution_id, reason="the spool is full; its segments keep it")
+            return True  # for the next wrapper of this spool, as after a crash
         if report is not None:
             final = verdicts.of_exit(report, run.ladder, self.job.argv[0])
             if (report.segment, report.offset) > (run.at.segment, run.at.offset) and report.kind != "gate_shut":
@@ -433,6 +440,12 @@ class Runner:
                 run.shim.kill(shim=False, agent=True)
             return await self._finish(run, verdicts.of_shim_lost(run.ladder))
         return False
+
+    def _powerless(self, run: Run, *, ended: bool) -> bool:
+        """The ladder has nothing left to do. A shim with full segments reports no end before somebody reads them."""
+        if ended or run.shim is None or run.shim_gone or not run.shim.alive():
+            return True
+        return run.killed_at is not None and self._clock() - run.killed_at > FROZEN_S
 
     def _shut(self, run: Run) -> None:
         if run.shim is not None:
@@ -459,8 +472,9 @@ class Runner:
         if run.dropped:  # aborted while that was written
             await self._bury(run, told=True)
             return True
-        if run.shim is not None:
-            self._clear_away(run)
+        # Its directory stays until the final is acknowledged. A spool restored from a backup may call this execution
+        # `received` again, and the server, who has not heard of its end, would let it begin: `opened` is the witness.
+        self._let_go(run)
         why = final["error"] if final["data"].get("cause") == "start_failed" else None
         self.emit("execution.ended", execution_id=run.execution_id, status=final["status"], error=why)
         self.hooks.on_records(run.execution_id, last)
@@ -477,8 +491,12 @@ class Runner:
 
     def _clear_away(self, run: Run) -> None:
         self._let_go(run)
-        if run.row.run_dir:
-            self.shims.clear(self._path(run.row.run_dir))
+        self.clear(run.row.run_dir)
+
+    def clear(self, run_dir: str | None) -> None:
+        """The server knows that it is over, or nobody wants to know."""
+        if run_dir is not None:
+            self.shims.clear(self._path(run_dir))
 
     def _check_in(self, run: Run) -> None:
         now = self._clock()

@@ -75,8 +75,12 @@ class Spool(Records):
         return None if row is None else _execution(row)
 
     def known(self) -> list[Known]:
-        """What a hello says of us."""
-        rows = self._all("SELECT execution_id, state, acked_seq + 1, last_seq, final FROM executions ORDER BY no")
+        """What a hello says of us. Nothing of what was dropped: its records are gone and its end will not be told, so
+        a server that was restored, and has that execution anew, must not count on us for it."""
+        rows = self._all(
+            "SELECT execution_id, state, acked_seq + 1, last_seq, final FROM executions"
+            " WHERE dropped IS NULL ORDER BY no"
+        )
         return [Known(a, b, c, d, None if final is None else json.loads(final)) for a, b, c, d, final in rows]
 
     def ended(self, execution_id: str) -> bool:
@@ -200,10 +204,14 @@ class Spool(Records):
             self._note(command_id, execution_id, kind, "received")
             self._db.execute("UPDATE executions SET ladder = ? WHERE no = ?", (ladder.to_json(), no))
 
-    def note_input(self, command_id: str, execution_id: str, kind: str, no: int, data: bytes) -> int:
-        """More stdin, at a place that is settled here: delivering it twice is delivering it once. Returns the place."""
+    def note_input(self, command_id: str, execution_id: str, kind: str, no: int, data: bytes) -> int | None:
+        """More stdin, at a place that is settled here: delivering it twice is delivering it once. Returns the place;
+        None when the execution ended, or was buried, while this waited."""
         with self._writing():
-            at = int(self._one("SELECT stdin_len FROM executions WHERE no = ?", no)[0])
+            row = self._one("SELECT stdin_len FROM executions WHERE no = ? AND state = 'running'", no)
+            if row is None:
+                return None
+            at = int(row[0])
             self._note(command_id, execution_id, kind, "done")
             self._db.execute("UPDATE commands SET stdin_at = ?, stdin = ? WHERE command_id = ?", (at, data, command_id))
             self._db.execute("UPDATE executions SET stdin_len = ? WHERE no = ?", (at + len(data), no))

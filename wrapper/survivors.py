@@ -25,8 +25,6 @@ async def adopt(spool: Spool, call: Call, shims: Shims) -> list[str]:
     names = shims.names(runs)
     kept: set[str] = set()
     for row in await call(spool.executions):
-        if row.state == "final":
-            continue
         if row.state == "received":
             ran = [
                 name

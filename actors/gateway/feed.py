@@ -96,6 +96,7 @@ class Feed:
         self.gone = False
         self.stream_id: str | None = None
         self.subscribers: dict[Subscription, None] = {}  # in order of arrival, as Door.sockets
+        self.arriving = 0  # subscribers that still read their snapshot
         self._ring: deque[Entry] = deque()
         self._bytes = 0
         self._limit, self._limit_bytes = limit, limit_bytes
@@ -204,8 +205,8 @@ class Subscription:
         self._reset: Reset | None = None
         if after_seq is not None:
             self._judge(stream_id, first_seq, last_seq, came_from)
-        feed.head = max(feed.head, last_seq)
         feed.subscribers[self] = None
+        feed.advance(last_seq)  # the others may not have heard of it: after this no hint would be news to them
 
     def close(self) -> None:
         self.feed.subscribers.pop(self, None)

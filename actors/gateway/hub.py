@@ -102,13 +102,17 @@ class Hub:
             feed = self.feeds[session_id] = Feed(session_id, self._page)
         if len(feed.subscribers) >= SUBSCRIBERS_MAX:
             raise HoldfastError("too_many_connections", f"{SUBSCRIBERS_MAX} watch this session already")
+        feed.arriving += 1  # it stays, and nobody makes a second one: only one of them would hear what is new
         try:
             # The feed stands before the snapshot is read: nothing that commits in between is missed.
             session = await self._worker.read(lambda store: store.session(session_id))
         except BaseException:
+            feed.arriving -= 1
             self._leave(feed)
             raise
-        self.feeds[session_id] = feed  # it may have been left by its last subscriber meanwhile
+        feed.arriving -= 1
+        if feed.stream_id not in (None, session["stream_id"]):
+            feed.restored(session["stream_id"], session["last_seq"])  # `look` would find nothing new any more
         feed.stream_id = session["stream_id"]
         return session, Subscription(
             feed,
@@ -123,7 +127,7 @@ class Hub:
         )
 
     def _leave(self, feed: Feed) -> None:
-        if not feed.subscribers and self.feeds.get(feed.session_id) is feed:
+        if not (feed.subscribers or feed.arriving) and self.feeds.get(feed.session_id) is feed:
             del self.feeds[feed.session_id]
 
     async def _page(self, session_id: str, after_seq: int, types: tuple[str, ...], execution_id: str | None) -> Page:

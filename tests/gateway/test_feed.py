@@ -275,3 +275,72 @@ async def test_readers_of_any_speed_see_every_event_once_and_in_order(seed: int)
         await asyncio.gather(write(), *(read(i) for i in range(5)))
     for (start, _), got in zip(readers, seen, strict=True):
         assert got == list(range(start + 1, 201))
+
+
+async def test_who_arrives_and_sees_more_than_the_others_heard_of_wakes_them() -> None:
+    log = Log(3)
+    feed = Feed("s", log.page)
+    waits = subscribe(feed, log)
+    await told(waits, 1)
+    reading = asyncio.ensure_future(waits.step())
+    await asyncio.sleep(0)
+    log.grow(1)  # by an actor, whose hint was lost
+    subscribe(feed, log)
+    feed.advance(4)  # what the hub's look finds a moment later is no news any more
+    assert seqs([await asyncio.wait_for(reading, 1)]) == [4]
+
+
+class Snapshots:
+    """A worker whose reads end when and how the test says."""
+
+    def __init__(self) -> None:
+        self.waiting: list[asyncio.Future[Any]] = []
+
+    def read(self, _: Any) -> asyncio.Future[Any]:
+        self.waiting.append(asyncio.get_running_loop().create_future())
+        return self.waiting[-1]
+
+
+def snapshot(last_seq: int, stream_id: str = "str_1") -> dict[str, Any]:
+    return {"stream_id": stream_id, "first_seq": 1, "last_seq": last_seq}
+
+
+async def arrive(hub: Hub) -> asyncio.Task[Any]:
+    came = asyncio.create_task(hub.watch("s", after_seq=None, came_from=None, types=(), execution_id=None))
+    await asyncio.sleep(0)
+    return came
+
+
+async def test_a_watcher_that_fails_to_arrive_does_not_take_the_feed_from_those_who_do() -> None:
+    worker = Snapshots()
+    hub = Hub(worker, asyncio.ensure_future)  # type: ignore[arg-type]
+    fails, first = await arrive(hub), await arrive(hub)
+    worker.waiting[0].set_exception(HoldfastError("storage_unavailable"))
+    with pytest.raises(HoldfastError):
+        await fails
+    second = await arrive(hub)
+    for reading in worker.waiting[1:]:
+        reading.set_result(snapshot(3))
+    watching = [(await came)[1] for came in (first, second)]
+    assert {id(subscription.feed) for subscription in watching} == {id(hub.feeds["s"])}
+    for subscription in watching:
+        subscription.close()
+    assert not hub.feeds
+
+
+async def test_who_arrives_and_finds_another_log_wakes_the_others() -> None:
+    worker = Snapshots()
+    hub = Hub(worker, asyncio.ensure_future)  # type: ignore[arg-type]
+    came = await arrive(hub)
+    worker.waiting.pop().set_result(snapshot(9))
+    _, waits = await came
+    assert await told(waits, 1) == [CaughtUp(9)]
+    reading = asyncio.ensure_future(waits.step())
+    came = await arrive(hub)
+    worker.waiting.pop().set_result(snapshot(5, "str_2"))
+    await came
+    async with asyncio.timeout(1):
+        while not worker.waiting:  # the one that waits reads a page
+            await asyncio.sleep(0)
+    worker.waiting.pop().set_result(Page("str_2", 1, 5, (), (), (), (), 5))
+    assert await asyncio.wait_for(reading, 1) == Reset("restored", 1, 5, "str_2")

@@ -63,6 +63,7 @@ class Process(asyncio.AbstractEventLoop):
         self.doom: tuple[int, Callable[[], None]] | None = None  # so many turns from now, this befalls it
         self.on_death: list[Callable[[], None]] = []
         self.readers: dict[Any, Handle] = {}
+        self.threads: dict[Any, deque[tuple[int, Callable[[], None]]]] = {}  # by executor: what waits for its thread
 
     # ------------------------------------------------------------ asyncio's side
 
@@ -123,7 +124,10 @@ class Process(asyncio.AbstractEventLoop):
         return asyncio.Task(coro, loop=self, name=name or "task", context=context)
 
     def run_in_executor(self, executor: Any, fn: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
-        """The thread's work is done now or, on a slow machine, later; its answer always comes in a later turn."""
+        """The thread's work is done now or, on a slow machine, later; its answer always comes in a later turn.
+
+        An executor that is named has one thread: its work is done in the order given. Without one each has its own.
+        """
         future = self.create_future()
 
         def work() -> None:
@@ -135,18 +139,23 @@ class Process(asyncio.AbstractEventLoop):
                 result, error = None, raised
             self.call_soon(_answer, future, result, error)
 
-        slow = self.kernel.rng.random()
-        if slow < 0.03:
-            self.kernel.after(int(slow * 2 * US), self._if_awake, work)
+        waits = deque() if executor is None else self.threads.setdefault(executor, deque())
+        now, slow = self.kernel.now, self.kernel.rng.random()
+        due = now + int(slow * 2 * US) if slow < 0.03 else now
+        if waits:
+            due = max(due, waits[-1][0])
+        if waits or due > now:
+            waits.append((due, work))
+            self.kernel.at(due, self._next, waits)
         else:
             work()
         return future
 
-    def _if_awake(self, work: Callable[[], None]) -> None:
+    def _next(self, waits: deque[tuple[int, Callable[[], None]]]) -> None:
         if self.frozen:
-            self.kernel.after(US // 10, self._if_awake, work)
+            self.kernel.after(US // 10, self._next, waits)
         elif self.alive:
-            work()
+            waits.popleft()[1]()
 
     def add_reader(self, fd: Any, callback: Callable[..., Any], *args: Any) -> None:
         self.readers[fd] = Handle(callback, args, contextvars.copy_context())

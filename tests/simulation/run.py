@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+from actors.law import requests as rq
 from tests.simulation import faults
 from tests.simulation.kernel import US, Violation
 from tests.simulation.plan import Happening, Plan
@@ -18,6 +20,7 @@ from tests.simulation.world import Parts, World
 STEPS = 1000  # at least so many in each run
 CHAOS_STEPS = 1300  # with faults; then as many more as the calm needs to come to rest
 CALM_S = 90.0  # virtual; what has not settled by then never does: the longest chain of deadlines is below 40 s
+HEARD_S = 20.0  # of calm; by then every question that an agent asked, and that is still known, stands in the store
 LOOK_EVERY = 16  # steps, for what costs more than a glance
 _TABLES = ("sessions", "executions", "events", "commands", "approvals", "deadlines", "connections", "idempotency")
 
@@ -110,6 +113,8 @@ def _calm(world: World) -> None:
                 if host.process is not None:
                     host.process.crash()
     kernel.after(US, _approve_all, world)
+    if world.watchman.restores:
+        kernel.after(int(HEARD_S * US), _interrupt_the_unheard, world)
     kernel.settle()
 
 
@@ -117,6 +122,30 @@ def _approve_all(world: World) -> None:
     """An agent that waits for somebody's word is nobody's fault but the people's."""
     faults.approve(world, Happening(world.kernel.now, "approve", 0.0, 0.0))
     world.kernel.after(2 * US, _approve_all, world)
+
+
+def _interrupt_the_unheard(world: World) -> None:
+    """A restored store may have forgotten a question that it had acknowledged: nobody has it any more, the log says
+    `output.gap`, and the agent waits with its owner connected. Only a person can see that; G7 says that it ends."""
+    c = world.disk.connection
+    for host in world.hosts:
+        for shim in host.shims.values():
+            name = (host.session_id, shim.execution_id)
+            if not (shim.agent_runs and shim.script is not None and shim.script.waiting):
+                continue
+            asked = c.execute("select 1 from approvals where session_id = ? and execution_id = ?", name).fetchone()
+            runs = c.execute(
+                "select 1 from executions where session_id = ? and id = ? and status = 'running' "
+                "and interrupt_id is null",
+                name,
+            ).fetchone()
+            if runs is not None and asked is None:
+                world.operator.ask(partial(_interrupt, world, *name), keyed=True)
+    world.kernel.after(2 * US, _interrupt_the_unheard, world)
+
+
+def _interrupt(world: World, sid: str, eid: str) -> rq.Request:
+    return rq.Interrupt(session_id=sid, seed=world.kernel.mint(), execution_id=eid, force=False, by="op")
 
 
 def _unsettled(world: World) -> tuple[str, str] | None:

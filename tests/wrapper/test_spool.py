@@ -55,6 +55,25 @@ def seqs(spool: Spool, execution_id: str = "exe_1") -> list[tuple[int, int, str]
     return [(row.seq, row.to_seq, row.kind) for row in spool.read(execution_id, 0, 1 << 30, 10000)]
 
 
+def test_input_for_one_that_ended_meanwhile_has_no_place(spool: Spool) -> None:
+    no = running(spool)
+    assert spool.note_input("cmd_1", "exe_1", "input", no, b"more") == 2
+    spool.finish(no, [], {"status": "completed", "exit_code": 0, "signal": None, "error": None, "data": {}})
+    assert spool.note_input("cmd_2", "exe_1", "input", no, b"late") is None
+    spool.bury("exe_1")
+    assert spool.note_input("cmd_3", "exe_1", "input", no, b"later") is None
+    assert spool.command("cmd_2") is None and spool.command("cmd_3") is None
+
+
+def test_what_the_server_had_dropped_is_not_told_at_hello(spool: Spool) -> None:
+    no = running(spool)
+    assert [known.execution_id for known in spool.known()] == ["exe_1"]
+    spool.drop(no, "unknown_execution", begin("abort", 0, 20.0))
+    assert spool.known() == []
+    assert reopened(spool).known() == []
+    assert spool.remembers("exe_1")  # its child is still to be ended, and it never runs again
+
+
 def test_everything_survives_a_reopening(spool: Spool) -> None:
     no = running(spool)
     spool.append(no, [output("a"), output("b")], Position(1, 26), {"stdout": "c3"})
