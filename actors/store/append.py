@@ -11,7 +11,7 @@ than asked for in (1) or (2) undoes them all, and they are taken one by one.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -30,10 +30,13 @@ FENCE_EXECUTION = (
     "update executions set acked_seq = ?, last_progress_service_ms = ?, last_progress_at_ms = ? "
     "where session_id = ? and id = ? and status = 'running' and acked_seq = ?"
 )
-# Rows as one JSON text: the statement reads it without the GIL, while the event loop works.
+# The items as one JSON text: the statement reads it without the GIL, while the event loop works. The common table is
+# materialized so that what an item's events share is taken out of the text once.
 INSERT = (
-    "insert into events select value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, ?2, value->>6 "
-    "from json_each(?1)"
+    "with item as materialized (select value->>0 as sid, value->>1 as seq, value->>2 as eid, value->>3 as number, "
+    "value->'$[4]' as events from json_each(?1)) "
+    "insert into events select sid, seq + e.key, eid, number + e.key, e.value->>0, e.value->>1, ?2, e.value->>2 "
+    "from item, json_each(item.events) as e"
 )
 FENCE_SESSIONS = (
     "update sessions set last_seq = last_seq + wanted.n, updated_at_ms = ?2 "
@@ -48,8 +51,6 @@ FENCE_EXECUTIONS = (
     "and acked_seq = wanted.before"
 )
 TEXT_BYTES: Final = 1 << 20  # of rows handed to one insert: bounds what a group needs twice in memory
-
-Row = tuple[str, int, str, int, str, int, str]
 
 
 class Appends:
@@ -148,13 +149,13 @@ def _text(rows_: Sequence[Any]) -> str:
     return orjson.dumps(rows_).decode()
 
 
-def _texts(placed: Iterator[tuple[AppendItem, Appended]] | Sequence[tuple[AppendItem, Appended]]) -> Iterator[str]:
-    """The rows of events, in texts of about TEXT_BYTES."""
-    held: list[Row] = []
+def _texts(placed: Iterable[tuple[AppendItem, Appended]]) -> Iterator[str]:
+    """The items with their places, in texts of about TEXT_BYTES."""
+    held: list[tuple[str, int, str, int, list[tuple[str, int, str]]]] = []
     size = 0
     for item, at in placed:
-        sid, eid, seq, number = item.session_id, item.execution_id, at.first_seq, item.first
-        held += [(sid, seq + i, eid, number + i, *e) for i, e in enumerate(item.events)]
+        events = [(e.type, e.ts_ms, e.data) for e in item.events]
+        held.append((item.session_id, at.first_seq, item.execution_id, item.first, events))
         size += sum([len(e.data) for e in item.events])
         if size >= TEXT_BYTES:
             yield _text(held)
