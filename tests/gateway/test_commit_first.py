@@ -13,9 +13,11 @@ from typing import Any
 from actors.config import Settings
 from actors.gateway.connection import Connection
 from actors.gateway.door import Door
-from actors.law.requests import Request
+from actors.law.requests import Closed, Request
 from actors.mailbox import Mailbox, NoActors
+from actors.objects import object_store
 from actors.protocol.errors import StorageUnavailable
+from actors.protocol.ids import ulid
 from actors.store.contract import IdempotencyKey, Outcome
 from actors.store.worker import StoreWorker
 from tests.gateway.house import House, eventually, output, texts
@@ -128,11 +130,12 @@ async def test_a_close_that_a_failing_store_did_not_hear_is_told_again(world: Wo
         Settings(port=0, data_dir=tmp_path),
         worker,
         Mailbox(local, NoActors()),
+        object_store(None),
         gateway_id="gw_1",
         now=time.monotonic,
         wall_ms=lambda: world.now_ms,
     )
-    door.report_closed("s", "con_1", 1006, "", "cut")
+    door.report_closed(Closed(session_id="s", seed=ulid(), connection_id="con_1", code=1006, error="cut"))
     await door.settle(within_s=20)
     assert not failures and world.link() == "grace"
     assert world.types()[-1] == "wrapper.disconnected"

@@ -26,11 +26,11 @@ async def test_a_sweep_that_fails_keeps_no_other_from_its_turn_and_is_tried_agai
         return await worker.perform(request, key)
 
     mailbox = Mailbox(local, NoActors())
-    assert await sweep_due(worker, mailbox) == 2
+    assert await sweep_due(worker, mailbox.perform) == 2
     assert [world.status("e1", sid) for sid in ("s1", "s2", "s3")] == ["failed", "running", "failed"]
-    assert await sweep_due(worker, mailbox) == 0, "it waits for its retry"
+    assert await sweep_due(worker, mailbox.perform) == 0, "it waits for its retry"
     failing.clear()
     world.walk(2, sweep=False)
-    assert await sweep_due(worker, mailbox) == 1
+    assert await sweep_due(worker, mailbox.perform) == 1
     assert world.outcome("e1", "s2")["cause"] == "disconnected"
     await worker.close()
