@@ -32,6 +32,7 @@ class Pipe:
         self.dead = False
         self.hold_until = 0
         self.lose = self.double = 0  # so many of the next frames
+        self.swallowed = False  # a frame was lost in the middle of the stream
 
     def send(self, message: WSMessage | None, size: int) -> None:
         if self.dead:
@@ -39,6 +40,7 @@ class Pipe:
         if message is not None and message.type is WSMsgType.TEXT:
             if self.lose:
                 self.lose -= 1
+                self.swallowed = True
                 return
             if self.double:
                 self.double -= 1
