@@ -191,6 +191,8 @@ class Shim:
             self.open_gate()
         if self.pending:
             self.flush()
+            # While the disk was full nothing could be heard: a dead agent's pipe may still hold its last words.
+            self.died_at = self.heard_at = time.monotonic()
         for fd in [fd for fd in self.pipes if fd in ready]:
             if self.pending:
                 break  # the disk is full: leave the rest in the pipe

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import stat
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from tests.wrapper.conftest import agent, is_alive, kill_hard, wait_for
 from wrapper import segments
 from wrapper.segments import Position
+from wrapper.shim import QUIET_S
 from wrapper.shimctl import Exit, Shim, Spec
 
 Start = Callable[..., Shim]
@@ -270,6 +272,44 @@ def test_a_full_disk_makes_the_agent_wait_and_loses_nothing(tmp_path: Path, rese
             segments.forget(shim.dir, at.segment)
         assert whole == b"".join(bytes([n % 256]) * 9973 for n in range(300))
         assert report.exit_code == 6
+        wait_for(lambda: not shim.alive())
+        shim.close()
+    finally:
+        wait_for(lambda: subprocess.run(["umount", str(mount)], capture_output=True).returncode == 0)
+
+
+def test_what_an_agent_said_last_before_it_ended_on_a_full_disk_is_not_lost(tmp_path: Path) -> None:
+    """The disk stays full for longer than a pipe may be quiet; found by the nemesis (23 lines of 60 lost)."""
+    import subprocess
+
+    mount, go = tmp_path / "disk", tmp_path / "go"
+    mount.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(mount)], capture_output=True).returncode:
+        pytest.skip("may not mount here")
+    try:
+        source = (
+            f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.01)\n"
+            "os.write(1, b'a' * 1000)\ntime.sleep(0.2)\nos.write(1, b'b' * 30_000)\nos._exit(3)"
+        )
+        spec = Spec(agent(source), str(tmp_path), 60.0, b"", True, disk_reserve_bytes=0)
+        shim = Shim.start(str(mount / "run"), spec, os.environ)
+        facts = wait_for(shim.facts)
+        shim.tell("open")
+        ballast = mount / "ballast"
+        with ballast.open("wb", buffering=0) as file, pytest.raises(OSError):
+            while True:
+                file.write(b"x" * 4096)
+        go.touch()
+        wait_for(lambda: not Path(f"/proc/{facts.agent_pid}").exists())
+        end = time.monotonic() + 3 * QUIET_S
+        while time.monotonic() < end:
+            assert shim.report() is None
+            time.sleep(0.05)
+        ballast.unlink()
+        report = wait_for(shim.report)
+        pieces, at = segments.read(shim.dir, Position(0, 0))
+        assert b"".join(piece.data for piece in pieces) == b"a" * 1000 + b"b" * 30_000
+        assert (at, report.exit_code) == (Position(report.segment, report.offset), 3)
         wait_for(lambda: not shim.alive())
         shim.close()
     finally:
