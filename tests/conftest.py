@@ -44,7 +44,6 @@ def world(tmp_path: Path) -> Iterator[World]:
 # ---------------------------------------------------------------- several workers on one machine
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist, which reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("ray") or UPS & set(getattr(item, "fixturenames", ())):
