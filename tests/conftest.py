@@ -1,9 +1,8 @@
 """What every suite shares: waiting with a deadline, a world with a clock that walks, and who may run beside whom.
 
-With pytest-xdist (`-n 2 --dist loadgroup`, as CI does) the tests that start a real `up` stay in one worker: what they
-share is started once, and no two of them boot at a time, which two cores cannot do within their deadlines. A test that
-is marked `alone` has the machine to itself: the other worker finishes the test at hand and waits. Without xdist all of
-this is nothing.
+With pytest-xdist (`-n 2 --dist loadgroup`, as CI does) each worker takes the next test when it has finished one, and
+each has its own shared `up`. A test that is marked `alone` has the machine to itself: the other worker finishes the
+test at hand and waits. Without xdist all of this is nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ import pytest
 from tests.world import World
 
 T = TypeVar("T")
-UPS = frozenset({"shared_service", "own_service", "shared_up", "make_up"})  # fixtures: a real `up` each
 
 
 def eventually(fact: Callable[[], T], within: float = 10.0, *, every: float = 0.02, what: str = "") -> T:
@@ -42,12 +40,6 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 # ---------------------------------------------------------------- several workers on one machine
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.get_closest_marker("ray") or UPS & set(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.xdist_group("up"))
 
 
 @pytest.fixture(autouse=True)
