@@ -29,7 +29,7 @@ from actors.law.model import Execution, Session, View
 from actors.law.owner import fenced_by_owner, owns
 from actors.law.requests import AckCommand, Framed, Interrupt, SendInput, Started, Submit
 from actors.law.requests import Final as FinalFrame
-from actors.protocol.codes import CLOSE, Status
+from actors.protocol.codes import CLOSE, FINAL_CAUSES, Status
 
 Step = Literal["promote", "started", "interrupted", "failed", "completed"]
 
@@ -271,12 +271,12 @@ def receive_final(view: View, frame: FinalFrame) -> Decision:
     if frame.seq <= e.acked_seq:
         return Decision(Nacked("invalid", e.acked_seq + 1, "a final cannot stand before what is acknowledged"))
     draft = Draft(view, frame.seed)
-    start_failed = frame.status == "failed" and frame.data.get("cause") == "start_failed"
+    told = frame.data.get("cause") if frame.status == "failed" else None
     end(
         draft,
         e.execution_id,
         TRANSITIONS[e.status, frame.status],
-        cause="start_failed" if start_failed else None,
+        cause=next((cause for cause in FINAL_CAUSES if cause == told), None),
         error=frame.error,
         exit_code=frame.exit_code,
         signal=frame.signal,

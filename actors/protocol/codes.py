@@ -86,6 +86,9 @@ CAUSES: Final[dict[Cause, str]] = {
     "operator": "an operator ended the execution",
 }
 
+# What a wrapper's own final may give as `data.cause` of a failure; any other word there is only data.
+FINAL_CAUSES: Final[tuple[Cause, ...]] = ("start_failed", "agent_error")
+
 Link = Literal["connected", "grace", "offline"]
 
 # ---------------------------------------------------------------- events

@@ -91,6 +91,12 @@ OTHERS: dict[tuple[str, str], Happening] = {
     ("execution.failed", "the wrapper's final, start_failed"): _steps(
         _live, lambda w: w.final(2, status="failed", exit_code=None, error="no", data={"cause": "start_failed"})
     ),
+    ("execution.failed", "the wrapper's final, agent_error"): _steps(
+        _live,
+        lambda w: w.final(
+            2, status="failed", exit_code=None, error="gone", data={"cause": "agent_error", "detail": "shim_lost"}
+        ),
+    ),
     ("execution.failed", "lost, its spool is unreadable"): _steps(
         _live, _cut, lambda w: w.connect("con_2", attempt=2, spool_ok=False), _walk(32)
     ),

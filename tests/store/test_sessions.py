@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -413,6 +414,22 @@ def test_a_late_final_is_told_once_and_is_not_the_executions_event(world: World)
     assert [e["data"]["execution_id"] for e in late] == ["e1"] and late[0]["execution_id"] is None
     assert [e["type"] for e in world.events() if e["execution_id"] == "e1"][-1] == "execution.failed"
     assert world.status() == "failed"
+
+
+@pytest.mark.parametrize(
+    ("status", "told", "cause"),
+    [
+        ("failed", "agent_error", "agent_error"),
+        ("failed", "start_failed", "start_failed"),
+        ("failed", "operator", None),  # the service's own to say
+        ("failed", ["agent_error"], None),
+        ("completed", "agent_error", None),
+    ],
+)
+def test_a_final_may_tell_its_own_causes_and_no_others(world: World, status: str, told: Any, cause: str | None) -> None:
+    world.running()
+    world.final(2, status=status, exit_code=None, data={"cause": told})
+    assert (world.outcome()["cause"], world.outcome()["data"]) == (cause, {"cause": told})
 
 
 def test_a_final_whose_ack_was_lost_is_done_and_not_late(world: World) -> None:
