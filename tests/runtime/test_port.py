@@ -153,9 +153,11 @@ def test_placement_is_stable_and_spreads() -> None:
 async def test_a_pool_whose_threads_hang_refuses_at_once() -> None:
     release = threading.Event()
     pool = DaemonPool("t", threads=1, waiting=1)
-    asked = [asyncio.create_task(pool.run(release.wait, 0.2))]
-    await asyncio.sleep(0.05)
-    asked.append(asyncio.create_task(pool.run(release.wait, 0.2)))
+    taken = threading.Event()
+    asked = [asyncio.create_task(pool.run(lambda: taken.set() or release.wait(), 0.5))]
+    await asyncio.sleep(0)
+    assert await asyncio.to_thread(taken.wait, 10)  # the thread has it: the queue is empty
+    asked.append(asyncio.create_task(pool.run(release.wait, 0.5)))
     await asyncio.sleep(0)
     with pytest.raises(PoolFull):
         await pool.run(release.wait, 5)
