@@ -59,6 +59,7 @@ class LabelType(click.ParamType[tuple[str, str]]):
 ID = IdType()
 URL = UrlType()
 LABEL = LabelType()
+LIMIT = click.option("--limit", type=click.IntRange(1), default=50, show_default=True)
 
 
 class Where:

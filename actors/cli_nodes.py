@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from actors.cli_base import CONTEXT, ID, Where, client_options
+from actors.cli_base import CONTEXT, ID, LIMIT, Where, client_options
 from actors.protocol.codes import EXIT_CONFLICT, EXIT_FAILURE, EXIT_OK
 from actors.protocol.node_codes import ROLES, TASK_ACTIONS, TASK_STATUSES, EnrolmentState
 
 if TYPE_CHECKING:
     from actors.http_client import Client
-
-LIMIT = click.option("--limit", type=click.IntRange(1), default=50, show_default=True)
 
 
 @click.group(context_settings=CONTEXT)
