@@ -22,7 +22,7 @@ from actors.gateway.decode import Bad, Beat, Control, Fleeting, Item, Ready, Rec
 from actors.gateway.door import Door
 from actors.gateway.lines import Drop, InFlight, Line
 from actors.gateway.peer import RETRY_AFTER_S, Peer, reason_of
-from actors.gateway.wire import Slow, Wire
+from actors.gateway.wire import Wire
 from actors.law.delivery import Again, Gap
 from actors.law.effects import Acked, Connected, Fenced, Nacked, RefuseConnection
 from actors.law.requests import Closed
@@ -55,7 +55,6 @@ class Connection(Peer):
         self._controlling = False
         self._pump_soon = False
         self._owed: list[tuple[str, Line]] = []
-        self._fetching = self._fetch_again = False
         settings = door.settings
         self._held_max = LANE_WINDOWS * settings.window_bytes + 2 * settings.max_frame_bytes
 
@@ -397,38 +396,18 @@ class Connection(Peer):
 
     # ------------------------------------------------------------ commands
 
-    def commands_wait(self) -> None:
-        if self.ready and not self.over:
-            self._fetch_again = True
-            if not self._fetching:
-                self._fetching = True
-                self.door.spawn(self._fetch())
-
-    async def _fetch(self) -> None:
-        """In order of creation, none twice on one connection."""
-        try:
-            while self._fetch_again and not self.over:
-                self._fetch_again = False
-                try:
-                    rows = await self.door.worker.read(
-                        lambda store: store.pending_commands(self.session_id, self.sent_n, COMMANDS_PAGE)
-                    )
-                except HoldfastError:
-                    self._fetch_again = True
-                    await asyncio.sleep(RETRY_AFTER_S)
-                    continue
-                for row in rows:
-                    if self.over:
-                        return
-                    self.sent_n = row.n
-                    head = {"type": "command", "command_id": row.command_id, "kind": row.kind}
-                    self.say({**row.payload, **head, "execution_id": row.execution_id})
-                self._fetch_again |= len(rows) == COMMANDS_PAGE
-                await self.wire.drain()
-        except Slow:
-            self.wire.cut("slow consumer")
-        finally:
-            self._fetching = False
+    async def fetch_page(self) -> bool:
+        """In order of creation."""
+        rows = await self.door.worker.read(
+            lambda store: store.pending_commands(self.session_id, self.sent_n, COMMANDS_PAGE)
+        )
+        for row in rows:
+            if self.over:
+                return False
+            self.sent_n = row.n
+            head = {"type": "command", "command_id": row.command_id, "kind": row.kind}
+            self.say({**row.payload, **head, "execution_id": row.execution_id})
+        return len(rows) == COMMANDS_PAGE
 
     # ------------------------------------------------------------ life and end
 

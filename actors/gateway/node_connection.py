@@ -16,7 +16,7 @@ from actors.gateway.decode import Beat, Wrong
 from actors.gateway.door import Door
 from actors.gateway.node_decode import Item, Said
 from actors.gateway.peer import RETRY_AFTER_S, Peer, reason_of
-from actors.gateway.wire import Slow, Wire
+from actors.gateway.wire import Wire
 from actors.law.effects import Fenced, Refuse, RefuseConnection
 from actors.law.nodes import requests as rq
 from actors.law.nodes.answers import Fetched, Ignored, NodeConnected
@@ -49,7 +49,6 @@ class NodeConnection(Peer):
         self._lane: deque[Said | Wrong] = deque()
         self._held = 0  # bytes in the lane
         self._working = False
-        self._fetching = self._fetch_again = False
 
     # ------------------------------------------------------------ frames in
 
@@ -207,47 +206,27 @@ class NodeConnection(Peer):
 
     # ------------------------------------------------------------ what goes down
 
-    def commands_wait(self) -> None:
-        if self.ready and not self.over:
-            self._fetch_again = True
-            if not self._fetching:
-                self._fetching = True
-                self.door.spawn(self._fetch())
-
-    async def _fetch(self) -> None:
-        try:
-            while self._fetch_again and not self.over:
-                self._fetch_again = False
-                request = rq.NodeFetch(
-                    node_id=self.node_id,
-                    seed=self.door.mint(),
-                    role=self.role,
-                    connection_id=self.connection_id,
-                    epoch=self.epoch,
-                    instance_id=self.hello.instance_id if self.hello else "",
-                    limit=NODE_OUTBOX_PAGE,
-                )
-                try:
-                    # Not by way of the actor: its answer may get lost, and here the answer is what must go out.
-                    outcome = await self.door.worker.perform(request)
-                except HoldfastError:
-                    self._fetch_again = True
-                    await asyncio.sleep(RETRY_AFTER_S)
-                    continue
-                answer = outcome.answer
-                if isinstance(answer, Fenced):
-                    self.end(answer.code, answer.reason)
-                    return
-                assert isinstance(answer, Fetched), answer
-                for frame in answer.frames:
-                    self.say(frame)
-                self.door.speak(outcome)
-                self._fetch_again |= answer.more
-                await self.wire.drain()
-        except Slow:
-            self.wire.cut("slow consumer")
-        finally:
-            self._fetching = False
+    async def fetch_page(self) -> bool:
+        request = rq.NodeFetch(
+            node_id=self.node_id,
+            seed=self.door.mint(),
+            role=self.role,
+            connection_id=self.connection_id,
+            epoch=self.epoch,
+            instance_id=self.hello.instance_id if self.hello else "",
+            limit=NODE_OUTBOX_PAGE,
+        )
+        # Not by way of the actor: its answer may get lost, and here the answer is what must go out.
+        outcome = await self.door.worker.perform(request)
+        answer = outcome.answer
+        if isinstance(answer, Fenced):
+            self.end(answer.code, answer.reason)
+            return False
+        assert isinstance(answer, Fetched), answer
+        for frame in answer.frames:
+            self.say(frame)
+        self.door.speak(outcome)
+        return answer.more
 
     # ------------------------------------------------------------ life and end
 

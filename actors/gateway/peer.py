@@ -14,10 +14,11 @@ import orjson
 
 from actors import telemetry
 from actors.gateway.door import Door
-from actors.gateway.wire import Wire
+from actors.gateway.wire import Slow, Wire
 from actors.law.requests import Request
 from actors.protocol import ids
 from actors.protocol.codes import CLOSE
+from actors.protocol.errors import HoldfastError
 
 RETRY_AFTER_S: Final = 1.0
 DRAIN_S: Final = 60.0  # frames received before a close are applied before it; a store that takes longer has stopped
@@ -43,6 +44,7 @@ class Peer:
         self.frame_at = door.clock()  # as of the last look: `tend` comes every second
         self._frame_came = False
         self._checking = False
+        self._fetching = self._fetch_again = False
         self._idle = asyncio.Event()
 
     # ------------------------------------------------------------ of its kind
@@ -55,8 +57,9 @@ class Peer:
         """How the end of this connection is told to its subject."""
         raise NotImplementedError
 
-    def commands_wait(self) -> None:
-        """A hint: something may be there to be fetched."""
+    async def fetch_page(self) -> bool:
+        """Says what waits for this connection, in order, none twice; returns whether there may be more. Raises
+        HoldfastError: the store could not be asked."""
         raise NotImplementedError
 
     def after_group(self) -> None:
@@ -82,6 +85,31 @@ class Peer:
 
     def say_error(self, code: str, message: str) -> None:
         self.say({"type": "error", "code": code, "message": message[:1000]})
+
+    def commands_wait(self) -> None:
+        """A hint: something may be there to be fetched."""
+        if self.ready and not self.over:
+            self._fetch_again = True
+            if not self._fetching:
+                self._fetching = True
+                self.door.spawn(self._fetch())
+
+    async def _fetch(self) -> None:
+        """One at a time; a hint that comes meanwhile is one more look."""
+        try:
+            while self._fetch_again and not self.over:
+                self._fetch_again = False
+                try:
+                    self._fetch_again |= await self.fetch_page()
+                except HoldfastError:
+                    self._fetch_again = True
+                    await asyncio.sleep(RETRY_AFTER_S)
+                    continue
+                await self.wire.drain()
+        except Slow:
+            self.wire.cut("slow consumer")
+        finally:
+            self._fetching = False
 
     # ------------------------------------------------------------ life and end
 

@@ -487,7 +487,7 @@ CATALOGUE: Final[tuple[Mutant, ...]] = (
     Mutant(
         "commands go out before the wrapper is ready",
         "G7",
-        "actors/gateway/connection.py",
+        "actors/gateway/peer.py",
         "        if self.ready and not self.over:\n            self._fetch_again = True",
         "        if not self.over:\n            self._fetch_again = True",
         (INGEST + "test_commands_flow_once_the_wrapper_is_ready_in_order_and_once",),
@@ -496,7 +496,7 @@ CATALOGUE: Final[tuple[Mutant, ...]] = (
         "a command goes out twice on one connection",
         "G9",
         "actors/gateway/connection.py",
-        "                    self.sent_n = row.n\n",
+        "            self.sent_n = row.n\n",
         "",
         (INGEST + "test_commands_flow_once_the_wrapper_is_ready_in_order_and_once",),
     ),
