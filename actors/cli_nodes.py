@@ -363,7 +363,7 @@ def _list_faults(ctx: click.Context, param: click.Parameter, asked: bool) -> Non
     "roles",
     multiple=True,
     type=click.Choice(list(ROLES)),
-    help="Any number.  [default: recorder and transfer]",
+    help="Any number.  [default: all of them]",
 )
 @click.option("--folder", type=click.Path(path_type=Path, file_okay=False), help="What it remembers.")
 @click.option("--objects", type=click.Path(path_type=Path, file_okay=False), help="Where uploads go: `objects_dir`.")
@@ -410,7 +410,7 @@ def node_fake(
         settings = FakeSettings(
             url=url,
             node_id=node_id,
-            roles=tuple(dict.fromkeys(roles)) or ("recorder", "transfer"),
+            roles=tuple(dict.fromkeys(roles)) or tuple(ROLES),
             folder=str(folder or state / "holdfast" / "fake" / node_id),
             token=token,
             objects=str(objects) if objects else None,

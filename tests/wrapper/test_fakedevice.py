@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from actors.protocol.node_codes import ROLES
 from tests.wrapper.conftest import ROOT, eventually
 from tests.wrapper.fake_nodes import Collector
 from wrapper.faults import ORDERS, POINTS
@@ -123,6 +124,16 @@ async def test_a_device_without_misfortunes_says_each_thing_once(fakes: Fakes, c
     (artifact,) = collector.artifacts
     data = (collector.objects / artifact["object_key"]).read_bytes()
     assert len(data) == artifact["size"] and data.startswith(b"t1 1 frame 00000000")
+
+
+async def test_without_a_role_named_it_has_every_role_so_that_whoever_invokes_need_name_none(
+    fakes: Fakes, collector: Collector
+) -> None:
+    fakes.start(roles=())
+    await eventually(lambda: set(collector.sockets) == set(ROLES))
+    await collector.invoke("node", "inv_1", "device.info")
+    await eventually(lambda: "inv_1" in collector.results)
+    assert collector.results["inv_1"]["ok"] is True
 
 
 async def test_a_complete_that_is_told_twice_is_told_twice(fakes: Fakes, collector: Collector) -> None:
