@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from actors.cli_base import CONTEXT, ID, Where, client_options
+from actors.cli_base import CONTEXT, ID, Group, Where, client_options
 from actors.protocol.codes import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
 from actors.protocol.defaults import FINAL_WAIT_S
 
@@ -36,7 +36,7 @@ LATER = {
 }
 
 
-class _Groups(click.Group):
+class _Groups(Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted({*super().list_commands(ctx), *LATER})
 
@@ -44,6 +44,14 @@ class _Groups(click.Group):
         if cmd_name in LATER and cmd_name not in self.commands:
             self.add_command(getattr(import_module(LATER[cmd_name]), cmd_name))
         return super().get_command(ctx, cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if self.get_command(ctx, args[0]) is None:
+            for name in LATER:  # click asks "did you mean" of those that are here
+                self.get_command(ctx, name)
+        return super().resolve_command(ctx, args)
 
 
 @click.group(cls=_Groups, context_settings=CONTEXT)
@@ -97,7 +105,7 @@ def demo(once: bool, as_json: bool) -> None:
     sys.exit(run(once=once, as_json=as_json))
 
 
-@cli.group(context_settings=CONTEXT)
+@cli.group(cls=Group, context_settings=CONTEXT)
 def config() -> None:
     """The settings."""
 
@@ -113,8 +121,20 @@ def config_show(path: Path | None, data_dir: str | None, as_json: bool) -> None:
 
     values = settings.model_dump(mode="json")
     rows = {name: {"value": value, "from": settings.origin_of(name)} for name, value in values.items()}
-    human = show.table([(name, row["value"], row["from"]) for name, row in rows.items()], ("SETTING", "VALUE", "FROM"))
+    shown = [(name, _as_written(name, row["value"]), row["from"]) for name, row in rows.items()]
+    human = show.table(shown, ("SETTING", "VALUE", "FROM"))
     show.data(rows, as_json, human)
+
+
+def _as_written(name: str, value: Any) -> object:
+    """As a variable or the file would say it."""
+    if value is None and name.endswith("_s"):
+        return "off"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return (",".join(map(str, value)) or None) if isinstance(value, list | tuple) else value
 
 
 @cli.command(context_settings=CONTEXT)

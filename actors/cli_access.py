@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from actors.cli_base import CONTEXT, ID, LIMIT, Where, client_options
+from actors.cli_base import CONTEXT, ID, LIMIT, Group, Where, client_options
 from actors.protocol.codes import EXIT_OK
 
 if TYPE_CHECKING:
     from actors.http_client import Client
 
 
-@click.group(context_settings=CONTEXT)
+@click.group(cls=Group, context_settings=CONTEXT)
 def token() -> None:
     """Who may come in, and what they may do."""
 
@@ -77,7 +77,7 @@ def token_revoke(where: Where, token_id: str, as_json: bool) -> None:
     where.run(work)
 
 
-@click.group(context_settings=CONTEXT)
+@click.group(cls=Group, context_settings=CONTEXT)
 def webhook() -> None:
     """Callbacks: what was told to whom, and telling it again."""
 
@@ -132,7 +132,7 @@ def webhook_replay(where: Where, webhook_id: str, as_json: bool) -> None:
     where.run(work)
 
 
-@click.group(context_settings=CONTEXT)
+@click.group(cls=Group, context_settings=CONTEXT)
 def audit() -> None:
     """What operators did."""
 

@@ -22,6 +22,18 @@ if TYPE_CHECKING:
 
 Work = Callable[["Client"], Awaitable[int]]
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+WHOLE = 1000  # characters: more than any first sentence has
+
+
+class Group(click.Group):
+    """Lists its commands with their whole first sentence; click cuts it off at the edge of the terminal."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [(name, each.get_short_help_str(WHOLE)) for name, each in commands if each and not each.hidden]
+        if rows:
+            with formatter.section("Commands"):
+                formatter.write_dl(rows)
 
 
 class IdType(click.ParamType[str]):

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from actors.cli_base import CONTEXT, ID, LABEL, LIMIT, Where, client_options
+from actors.cli_base import CONTEXT, ID, LABEL, LIMIT, Group, Where, client_options
 from actors.protocol.codes import EXIT_OK
 
 if TYPE_CHECKING:
     from actors.http_client import Client
 
 
-@click.group(context_settings=CONTEXT)
+@click.group(cls=Group, context_settings=CONTEXT)
 def session() -> None:
     """Sessions: list, look, send, follow, interrupt."""
 
@@ -186,7 +186,7 @@ def session_delete(where: Where, session_id: str, as_json: bool) -> None:
 # -------------------------------------------------------------------- executions and approvals
 
 
-@click.group(context_settings=CONTEXT)
+@click.group(cls=Group, context_settings=CONTEXT)
 def execution() -> None:
     """Executions of a session."""
 
@@ -249,7 +249,7 @@ def execution_input(where: Where, session_id: str, execution_id: str, text: str,
 execution.add_command(session_fail, "fail")
 
 
-@click.group(context_settings=CONTEXT)
+@click.group(cls=Group, context_settings=CONTEXT)
 def approval() -> None:
     """What agents wait for a decision on."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
@@ -103,13 +104,10 @@ def find_token(token: str | None, token_file: str | None, data_dir: str | None, 
     """Given, or from the file, or the admin token of the data directory. Raises Problem: with neither a token nor a
     URL nor an `up` that ever was, there is nothing to ask."""
     if token:
-        return token
+        return _usable(token, "HOLDFAST_TOKEN")
     path = token_path(token_file, data_dir)
     try:
-        return path.read_text().strip()
-    except UnicodeDecodeError as error:
-        detail, hint = f"{path} is no text", "Give --token-file or HOLDFAST_TOKEN; `holdfast up` prints where it is."
-        raise Problem({"status": 401, "code": "no_token", "detail": detail, "hint": hint}) from error
+        return _usable(path.read_text(errors="replace"), str(path))
     except OSError as error:
         if isinstance(error, FileNotFoundError) and not token_file and not url:
             raise Problem(
@@ -128,6 +126,21 @@ def find_token(token: str | None, token_file: str | None, data_dir: str | None, 
                 "hint": "Give --token-file or HOLDFAST_TOKEN; `holdfast up` prints where its token is.",
             }
         ) from error
+
+
+def _usable(text: str, source: str) -> str:
+    """It goes into a header, which takes one line of plain text."""
+    token = text.strip()
+    if token and token.isascii() and token.isprintable():
+        return token
+    raise Problem(
+        {
+            "status": 401,
+            "code": "no_token",
+            "detail": f"{source} holds no token: " + ("not one line of plain text" if token else "it is empty"),
+            "hint": "Give --token-file or HOLDFAST_TOKEN; `holdfast up` prints where its token is.",
+        }
+    )
 
 
 class Client:
@@ -220,7 +233,7 @@ class Client:
                         return json.loads(text) if text else None
                     problem = Problem(_for_people({"status": answer.status, **_object(text)}))
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                problem = unreachable(self.url, str(error) or type(error).__name__)
+                problem = unreachable(self.url, _words(error))
                 if _was_there(error):  # it died under us, perhaps long after we asked: patience begins now
                     give_up = max(give_up, min(loop.time(), began + within_s) + back_within_s)
             if problem.status not in (0, 503) or loop.time() + pause > give_up:
@@ -282,7 +295,7 @@ class Client:
                     raise await self._why(session_id, error.status, f"HTTP {error.status}") from error
                 why = f"HTTP {error.status}"
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                why = str(error) or type(error).__name__
+                why = _words(error)
             if code == CLOSE["session_closed"] and seen_any:
                 return
             if code is not None and not may_reconnect(code):
@@ -305,6 +318,14 @@ class Client:
         except Problem as problem:
             return problem
         return Problem({"status": status, "code": "refused", "detail": f"the stream was refused with {refused_with}"})
+
+
+def _words(error: Exception) -> str:
+    """aiohttp's own words for a refused connection name the address twice, and its TLS settings."""
+    below = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else None
+    if below is None or below.errno is None:  # several addresses: it tells of each
+        return str(below or error) or type(error).__name__
+    return os.strerror(below.errno) if below.errno > 0 else below.strerror or str(below)
 
 
 def _was_there(error: BaseException) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import socket
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -80,6 +81,8 @@ class Dialer:
             raise _translated(error) from error
         except TimeoutError as error:
             raise Closed(None, "no answer within the connect timeout") from error
+        except aiohttp.ClientConnectorError as error:
+            raise Closed(None, f"cannot connect to {error.host}:{error.port}: {_words(error.os_error)}") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise Closed(None, f"cannot connect: {error}") from error
         return Socket(ws)
@@ -87,6 +90,11 @@ class Dialer:
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
+
+
+def _words(error: OSError) -> str:
+    """A refused connection in the system's words; asyncio's name the address once more."""
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
 
 
 def _translated(error: aiohttp.WSServerHandshakeError) -> Closed:

@@ -102,6 +102,6 @@ def read(paths: Iterable[str]) -> list[Observation]:
             with open(path, encoding="utf-8") as file:
                 found += parse(file, path)
         except (OSError, UnicodeDecodeError) as error:
-            raise Unreadable(f"{path}: {error}") from error
+            raise Unreadable(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     found.sort(key=lambda o: o.at)
     return found

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from actors.cli import LATER
 from tests.runtime.conftest import ROOT, Up
 
 HELP_S = 0.4  # of processor time, so that a busy machine does not count; the promise is 200 ms on a quiet one
@@ -51,6 +52,46 @@ def test_usage_and_configuration_errors_are_2(tmp_path: Path) -> None:
     assert done.returncode == 2 and "--insecure" in done.stderr
 
 
+def test_a_misspelt_command_is_answered_with_the_one_that_was_meant(tmp_path: Path) -> None:
+    for wrong, meant in (("sesion", "session"), ("noed", "node"), ("dotcor", "doctor")):
+        done = offline(wrong, home=tmp_path)
+        assert done.returncode == 2 and f"Did you mean '{meant}'" in done.stderr
+
+
+@pytest.mark.parametrize("group", [(), *((name,) for name in sorted(LATER))])
+def test_no_line_of_a_help_is_cut_off(group: tuple[str, ...], tmp_path: Path) -> None:
+    said = offline(*group, "--help", home=tmp_path, COLUMNS="80").stdout
+    assert "Commands:" in said and "..." not in said.partition("Commands:")[2]
+
+
+@pytest.mark.parametrize("token", ["one\ntwo", "tok\x7fen", "tokén", " "])
+def test_what_no_header_takes_is_no_token(token: str, tmp_path: Path) -> None:
+    done = offline("session", "list", "--url", "http://127.0.0.1:9", home=tmp_path, HOLDFAST_TOKEN=token)
+    assert done.returncode == 1 and "HOLDFAST_TOKEN holds no token" in done.stderr
+    (tmp_path / "token").write_text(token)
+    done = offline("session", "list", "--token-file", str(tmp_path / "token"), home=tmp_path)
+    assert done.returncode == 1 and f"{tmp_path}/token holds no token" in done.stderr
+
+
+def test_config_show_says_values_as_one_would_write_them(tmp_path: Path) -> None:
+    done = offline("config", "show", home=tmp_path, HOLDFAST_NODE_COMMANDS="echo,device.*", HOLDFAST_TICK_S="0.5")
+    said = dict(line.split()[:2] for line in done.stdout.splitlines())
+    shown = [said[name] for name in ("node_commands", "tick_s", "grace_s", "hung_s", "insecure", "webhook_allow")]
+    assert shown == ["echo,device.*", "0.5", "30", "off", "false", "-"]
+
+
+def test_half_a_dump_does_not_look_like_a_clean_whole_one(tmp_path: Path) -> None:
+    stored = {"who": "dump", "at": 1, "what": "stored", "session": "s", "seq": 1, "type": "t", "data": {}, "at_ms": 1}
+    session = {"who": "dump", "at": 2, "what": "session", "session": "s", "link": "offline", "first_seq": 1}
+    history = tmp_path / "history.jsonl"
+    history.write_text(json.dumps(stored) + "\n")
+    done = offline("check", str(history), home=tmp_path)
+    assert done.returncode == 0 and "for want of a `session` line, in s" in done.stderr
+    history.write_text(json.dumps(stored) + "\n" + json.dumps(session | {"last_seq": 1}) + "\n")
+    done = offline("check", str(history), home=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "2 observations: clean\n", "")
+
+
 def test_config_show_tells_where_each_value_came_from(tmp_path: Path) -> None:
     done = offline("config", "show", "--json", home=tmp_path, HOLDFAST_PORT="99")
     rows = json.loads(done.stdout)
@@ -61,6 +102,7 @@ def test_config_show_tells_where_each_value_came_from(tmp_path: Path) -> None:
 def test_nobody_there_is_5_and_says_what_to_do(tmp_path: Path) -> None:
     done = offline("session", "list", "--url", "http://127.0.0.1:9", home=tmp_path, HOLDFAST_TOKEN="x")
     assert done.returncode == 5 and "holdfast up" in done.stderr and done.stdout == ""
+    assert "nobody answers at http://127.0.0.1:9 (Connection refused)" in done.stderr
 
 
 def test_no_token_is_1_and_says_where_one_is(tmp_path: Path) -> None:
@@ -222,6 +264,15 @@ def test_run_refuses_a_session_whose_wrapper_is_connected(holdfast: Up) -> None:
     gone = holdfast.cli("session", "tail", "nosuch")
     assert gone.returncode == 3 and "holdfast session list" in gone.stderr
     assert json.loads(holdfast.cli("session", "show", "taken", "--json").stdout)["active_execution"] is None
+
+
+@pytest.mark.ray
+def test_what_comes_next_is_said_beside_the_data(holdfast: Up) -> None:
+    made = holdfast.cli("node", "enrol", "robot-7")
+    assert made.returncode == 0 and len(made.stdout.split()) == 1
+    assert "within 10 min" in made.stderr and f"node join robot-7 --url {holdfast.url}" in made.stderr
+    quiet = holdfast.cli("node", "enrol", "robot-7", "--json")
+    assert set(json.loads(quiet.stdout)) >= {"code", "expires_at_ms"} and quiet.stderr == ""
 
 
 @pytest.mark.ray

@@ -16,6 +16,7 @@ import pytest
 from tests.wrapper.conftest import PYTHON, ROOT, Wrappers, agent, eventually, is_alive
 from tests.wrapper.fake_gateway import FakeGateway
 from wrapper import VERSION
+from wrapper.connection import Closed, Dialer
 from wrapper.embed import RunResult, run_once
 from wrapper.spoolfile import SpoolLocked
 
@@ -370,3 +371,11 @@ async def test_an_agent_left_by_a_killed_wrapper_is_no_zombie_and_no_child_of_ou
     parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     grandparent = int(Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[1])
     assert grandparent not in (process.pid, os.getpid())
+
+
+async def test_a_refused_connection_is_told_once_and_in_the_systems_words() -> None:
+    dialer = Dialer("http://127.0.0.1:9/v1/sessions/s/ingest")
+    with pytest.raises(Closed) as told:
+        await dialer.dial("secret")
+    await dialer.close()
+    assert told.value.reason == "cannot connect to 127.0.0.1:9: Connection refused"
