@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from actors.cli_base import CONTEXT, ID, LIMIT, Where, client_options
+from actors.cli_base import CONTEXT, ID, LIMIT, Group, Where, client_options
 from actors.protocol.codes import EXIT_CONFLICT, EXIT_FAILURE, EXIT_OK
+from actors.protocol.defaults import ENROLMENT_CODE_S
 from actors.protocol.node_codes import ROLES, TASK_ACTIONS, TASK_STATUSES, EnrolmentState
 
 if TYPE_CHECKING:
     from actors.http_client import Client
 
 
-@click.group(context_settings=CONTEXT)
+@click.group(cls=Group, context_settings=CONTEXT)
 def node() -> None:
     """Machines and devices: look, invoke, enrol, drain; a live proof, a fake device."""
 
@@ -181,7 +182,7 @@ def node_invoke(where: Where, node_id: str, command: str, params: str | None, as
     where.run(work)
 
 
-@click.group(context_settings=CONTEXT)
+@click.group(cls=Group, context_settings=CONTEXT)
 def invocation() -> None:
     """Commands that nodes were asked to run."""
 
@@ -253,6 +254,10 @@ def node_enrol(where: Where, node_id: str | None, expires_in_s: float | None, as
         body = {"node_id": node_id, "expires_in_s": expires_in_s}
         made = await client.post("/v1/enrolment-codes", {k: v for k, v in body.items() if v is not None})
         show.data(made, as_json, made["code"])
+        if not as_json:
+            there = f"holdfast node join {node_id or 'NODE_ID'} --url {client.url} --save FILE"
+            within = f"{(expires_in_s or ENROLMENT_CODE_S) / 60:.3g} min"
+            show.say(f"holdfast: for one device, within {within}: there `{there}`, then here `holdfast node approve`")
         return EXIT_OK
 
     where.run(work)
@@ -433,7 +438,7 @@ def node_fake(
 # -------------------------------------------------------------------- tasks
 
 
-@click.group(context_settings=CONTEXT)
+@click.group(cls=Group, context_settings=CONTEXT)
 def task() -> None:
     """What recorders are to record: create, look, act."""
 
@@ -493,6 +498,9 @@ def task_show(where: Where, task_id: str, as_json: bool) -> None:
     where.run(work)
 
 
+ANSWERED = ("config", "begin", "pause", "resume")  # the others are decided here, and the device is told
+
+
 def _act(action: str, does: str) -> None:
     @task.command(action, context_settings=CONTEXT, help=does)
     @click.argument("task_id", type=ID)
@@ -505,6 +513,8 @@ def _act(action: str, does: str) -> None:
             body = {} if attempt is None else {"attempt": attempt}
             told = await client.post(f"/v1/tasks/{task_id}/{action}", body)
             show.data(told, as_json, show_nodes.task(told))
+            if action in ANSWERED and not as_json:
+                show.say("holdfast: the device is asked; its report moves the task: `holdfast task show`")
             return EXIT_OK
 
         where.run(work)

@@ -375,7 +375,7 @@ In another shell:
   {holdfast} approval resolve asker APPROVAL allow
   # the talker's wrapper: its agent goes on, another takes over:
   kill -9 {wrapper}
-  # the gateway; kill -9 its pid: it is back in half a second:
+  # the gateway; kill -9 its pid: it is back in about a second:
   cat {data_dir}/gateway.json
 
 Ctrl-C ends everything.

@@ -146,6 +146,9 @@ async def join(
     """
     pending = token_file.with_name(token_file.name + ".claim")
     claim = json.loads(pending.read_text()) if pending.exists() else {}
+    if not code and (claim.get("node_id") != node_id or "enrolment_id" not in claim):
+        detail = "no enrolment code: HOLDFAST_ENROLMENT_CODE is not set, and stdin has none"
+        raise Problem({"status": 400, "code": "no_code", "detail": detail, "hint": "`holdfast node enrol` makes one."})
     if claim.get("node_id") != node_id:
         claim = {"node_id": node_id, "claim": ulid() + ulid()}
         write_secret(pending, json.dumps(claim))

@@ -51,8 +51,17 @@ def shell_lines() -> Iterator[Command]:
                     yield Command(str(path.relative_to(ROOT)), line.strip(), "tested" in info)
 
 
+def inline() -> Iterator[Command]:
+    """Commands in a sentence, if they name an option; most others are patterns, or a group's name."""
+    for path in documents():
+        for code in re.findall(r"`([^`\n]+)`", FENCE.sub("", text_of(path))):
+            words = code.split()
+            if words and words[0] in PROGRAMS and any(word.startswith("--") and word != "--" for word in words):
+                yield Command(str(path.relative_to(ROOT)), code, False)
+
+
 def our_commands() -> list[Command]:
-    return [command for command in shell_lines() if command.line.split()[0] in PROGRAMS]
+    return [command for command in (*shell_lines(), *inline()) if command.line.split()[0] in PROGRAMS]
 
 
 def slug(heading: str) -> str:

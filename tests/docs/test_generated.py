@@ -10,6 +10,7 @@ from typing import get_args
 import pytest
 
 from actors.config import PREFIX, Settings
+from actors.law.audit import ACTIONS
 from actors.law.model import DeadlineKind
 from actors.protocol import codes, node_codes
 from tests.docs.generate import BLOCK, ROOT, documents, fresh
@@ -31,6 +32,7 @@ NAMES = {
         *get_args(codes.Link),
     ],
     "docs/configuration.md": list(Settings.model_fields),
+    "docs/operations.md": list(ACTIONS.values()),
     "docs/architecture.md": list(get_args(DeadlineKind)),
     "docs/diagrams/nodes.md": [
         *node_codes.ROLES,

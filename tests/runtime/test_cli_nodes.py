@@ -72,6 +72,12 @@ def test_nobody_there_is_5_and_says_what_to_do(argv: tuple[str, ...], tmp_path: 
     assert done.returncode == 5 and "holdfast up" in done.stderr and done.stdout == ""
 
 
+def test_a_device_without_a_code_asks_nobody_and_leaves_nothing(tmp_path: Path) -> None:
+    where = ("--url", "http://127.0.0.1:9", "--save", str(tmp_path / "kept" / "token"))
+    done = offline("node", "join", "robot-7", *where, home=tmp_path, HOLDFAST_ENROLMENT_CODE=" ")
+    assert done.returncode == 2 and "no enrolment code" in done.stderr and not (tmp_path / "kept").exists()
+
+
 def test_the_faults_are_listed_without_a_node(tmp_path: Path) -> None:
     done = offline("node", "fake", "--faults", home=tmp_path)
     assert done.returncode == 0 and "uploaded" in done.stdout and "SIGKILL" in done.stdout
