@@ -39,7 +39,8 @@ def token_create(where: Where, scope: str, expires_in_s: int | None, as_json: bo
         made = await client.post("/v1/tokens", body)
         show.data(made, as_json, made["token"])
         if not as_json:
-            show.say(f"{made['token_id']}, scope {scope}; revoke it with `holdfast token revoke {made['token_id']}`")
+            what = ", ".join([f"scope {scope}", *(f"for {value} only" for value in bound.values() if value)])
+            show.say(f"holdfast: {what}; shown this once. To revoke it: `holdfast token revoke {made['token_id']}`")
         return EXIT_OK
 
     where.run(work)

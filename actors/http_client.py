@@ -320,14 +320,6 @@ class Client:
         return Problem({"status": status, "code": "refused", "detail": f"the stream was refused with {refused_with}"})
 
 
-def _words(error: Exception) -> str:
-    """aiohttp's own words for a refused connection name the address twice, and its TLS settings."""
-    below = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else None
-    if below is None or below.errno is None:  # several addresses: it tells of each
-        return str(below or error) or type(error).__name__
-    return os.strerror(below.errno) if below.errno > 0 else below.strerror or str(below)
-
-
 def _was_there(error: BaseException) -> bool:
     """Somebody took the connection and then went, which a service that restarts does."""
     lost = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientPayloadError)
@@ -354,6 +346,14 @@ class _Line:
         if self.down:
             self.say(f"holdfast: connected to {self.url}{' again' if self.was_there else ''}")
         self.was_there, self.down = True, False
+
+
+def _words(error: Exception) -> str:
+    """aiohttp's own words for a refused connection name the address twice, and its TLS settings."""
+    below = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else None
+    if below is None or below.errno is None:  # several addresses: it tells of each
+        return str(below or error) or type(error).__name__
+    return os.strerror(below.errno) if below.errno > 0 else below.strerror or str(below)
 
 
 def _for_people(body: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -273,6 +273,9 @@ def test_what_comes_next_is_said_beside_the_data(holdfast: Up) -> None:
     assert "within 10 min" in made.stderr and f"node join robot-7 --url {holdfast.url}" in made.stderr
     quiet = holdfast.cli("node", "enrol", "robot-7", "--json")
     assert set(json.loads(quiet.stdout)) >= {"code", "expires_at_ms"} and quiet.stderr == ""
+    made = holdfast.cli("token", "create", "node", "--node", "robot-7")
+    assert made.returncode == 0 and made.stdout.startswith("hft_")
+    assert made.stderr.startswith("holdfast: scope node, for robot-7 only; shown this once.")
 
 
 @pytest.mark.ray
