@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from actors.law.effects import Fenced
 from actors.law.nodes import requests as nq
 from actors.law.nodes.answers import upward_of
-from actors.objects import LocalDirectory, Unchecked, Verdict, object_store
+from actors.objects import LocalDirectory, Unchecked, Verdict, object_store, sha256_of
 from actors.protocol.ids import ulid
 from tests.node_world import SHA, NodeWorld, told
 
@@ -384,6 +385,27 @@ async def test_no_key_leads_out_of_the_store(tmp_path: Path, key: str) -> None:
     (root / "link").symlink_to(tmp_path)
     verdict = await look(root, key)
     assert (verdict.ok, verdict.detail) == (False, "the object key is not a path below the store")
+
+
+@pytest.mark.parametrize("key", ["circle", "circle/1", "x" * 300, "t/" + "x" * 300, "pipe", "t/pipe/1"])
+async def test_a_name_that_no_object_can_have_is_an_answer_and_not_an_error(tmp_path: Path, key: str) -> None:
+    """An error would be asked again for ever, and the task would stand at `uploading` as long as the device says so."""
+    root = tmp_path / "objects"
+    (root / "t").mkdir(parents=True)
+    (root / "circle").symlink_to("circle")
+    for pipe in (root / "pipe", root / "t" / "pipe"):
+        os.mkfifo(pipe)
+    assert not (await look(root, key)).ok
+
+
+async def test_what_is_still_being_written_to_is_read_as_far_as_was_told(tmp_path: Path) -> None:
+    """Something that has no end is no file: it is looked at without being waited for, or read for ever."""
+    root = tmp_path / "objects"
+    root.mkdir()
+    (root / "endless").symlink_to("/dev/zero")
+    assert (await look(root, "endless")).detail == "the object key is not a path below the store"
+    with open("/dev/zero", "rb") as zeroes:
+        assert sha256_of(zeroes, 3) == hashlib.sha256(bytes(3)).hexdigest()
 
 
 async def test_a_store_that_is_away_concludes_nothing(tmp_path: Path) -> None:
