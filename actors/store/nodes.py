@@ -6,6 +6,7 @@ transition is rolled back whole.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, assert_never
 
 from actors.law import effects as fx
@@ -20,7 +21,7 @@ from actors.protocol.defaults import SERVICE_STEP_MAX_S
 from actors.protocol.errors import HoldfastError
 from actors.store import node_rows as rows
 from actors.store import tallies
-from actors.store.contract import Outcome
+from actors.store.contract import Outcome, Token
 from actors.store.expect import expect
 from actors.store.rows import dumps
 
@@ -40,10 +41,11 @@ _ARTIFACT = rows.ARTIFACTS.select("where task_id = ?")
 
 
 class NodeTransitions:
-    """Mixed into the store: needs `_c` (a connection), `policy` and `wall_ms()`."""
+    """Mixed into the store: needs `_c` (a connection), `policy`, `token()` and `wall_ms()`."""
 
     _c: Any
     policy: Policy
+    token: Callable[[str], Token | None]
 
     def wall_ms(self) -> int:
         raise NotImplementedError
@@ -109,6 +111,7 @@ class NodeTransitions:
             policy=self.policy,
             door_open=hello is None or self._stands("gateways", hello.gateway_id),
             connection_used=hello is not None and self._stands("connections", hello.connection_id),
+            vouched=hello is None or hello.token_hash is None or self.token(hello.token_hash) is not None,
         )
 
     @staticmethod

@@ -38,6 +38,9 @@ def connect(view: NodeView, hello: NodeConnect) -> NodeDecision:
         return NodeDecision(RefuseConnection(CLOSE["try_again_later"], "this connection was superseded", 0.0))
     if not view.door_open:
         return NodeDecision(RefuseConnection(CLOSE["service_restart"], "this gateway is gone", 0.0))
+    if not view.vouched:
+        # Forgetting a node revokes its tokens: a socket that was let in just before may not bring it back.
+        return NodeDecision(RefuseConnection(CLOSE["not_authenticated"], "the token was revoked or has expired"))
     if owner is not None and (
         refusal := late_or_too_soon(owner, hello.instance_id, hello.attempt, view.service_ms, view.policy)
     ):

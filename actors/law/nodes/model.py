@@ -271,6 +271,7 @@ class NodeView:
     every one that is named, whosever it is.
     intents: the open ones of the node, and every one of the named tasks.
     deadline_due: when the swept deadline is due, None if the row is gone. door_open, connection_used: as for sessions.
+    vouched: the token of the connection that asks to own a role still holds.
     """
 
     node: Node | None
@@ -286,3 +287,4 @@ class NodeView:
     policy: Policy
     door_open: bool = True
     connection_used: bool = False
+    vouched: bool = True

@@ -102,6 +102,7 @@ class CancelInvocation(NodeRequest):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeConnect(NodeRequest):
     """may_create: its token was made for this very node, or by an admin: the first connect makes the node.
+    token_hash: of that token; it has to stand when this is decided, not only when the socket was let in.
 
     attempt None: the device does not count its connects; then the later arrival owns. uploads None: it did not say.
     """
@@ -117,6 +118,7 @@ class NodeConnect(NodeRequest):
     reported: Reported | None = None
     uploads: tuple[UploadReport, ...] | None = None
     may_create: bool = False
+    token_hash: str | None = None
 
     def tasks_named(self) -> tuple[str, ...]:
         told = [u.task_id for u in self.uploads or ()]
