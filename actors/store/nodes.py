@@ -237,6 +237,12 @@ class NodeTransitions:
             c.execute(f"delete from {table} where node_id = ?", (node_id,))
         c.execute("delete from deadlines where session_id = ?", (rq.NODE + node_id,))
         c.execute("update tokens set revoked_at_ms = ? where node_id = ? and revoked_at_ms is null", (wall_ms, node_id))
+        # An approval whose token was not fetched yet is as good as a token: it ends with the others.
+        c.execute(
+            "update enrolments set claimed_at_ms = ? "
+            "where node_id = ? and state = 'approved' and claimed_at_ms is null",
+            (wall_ms, node_id),
+        )
         expect(c.execute("delete from nodes where id = ?", (node_id,)).rowcount == 1, f"node {node_id} is not there")
 
     # ------------------------------------------------------------ answers
