@@ -180,7 +180,7 @@ class GatewayProcess:
         for feed in self.door.hub.feeds.values():
             ring = sum(len(entry.fragment) for entry in feed._ring)
             if feed._bytes != ring or ring > FEED_BYTES:
-                return f"the ring of {feed.session_id} counts {feed._bytes} bytes and holds {ring}, at most {FEED_BYTES}"
+                return f"the ring of {feed.session_id} counts {feed._bytes} bytes, holds {ring}, at most {FEED_BYTES}"
             if not feed.subscribers and not feed.arriving:
                 return f"the ring of {feed.session_id} is kept, and nobody watches"
         return None
