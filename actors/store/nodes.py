@@ -74,6 +74,9 @@ class NodeTransitions:
         if isinstance(request, rq.TaskRequest):
             named = (request.task_id,)
         tasks = {t.task_id: t for tid in named if (t := self._task_row(tid)) is not None}
+        if isinstance(request, rq.ForgetNode):
+            named = self._unheard(request.addressee)
+            tasks = {t.task_id: t for tid in named if (t := self._task_row(tid)) is not None}
         node_id = self._about(request, tasks)
         row = c.execute(_NODE, (node_id,)).fetchone()
         roles = {r.role: r for r in map(rows.ROLES.read, c.execute(_ROLES, (node_id,)).fetchall())}
@@ -113,6 +116,13 @@ class NodeTransitions:
             connection_used=hello is not None and self._stands("connections", hello.connection_id),
             vouched=hello is None or hello.token_hash is None or self.token(hello.token_hash) is not None,
         )
+
+    def _unheard(self, addressee: str) -> tuple[str, ...]:
+        """The tasks that the node has news for and that may not have heard it."""
+        found = self._c.execute(
+            "select subject from deadlines where session_id = ? and kind = 'task_reconcile'", (addressee,)
+        ).fetchall()
+        return tuple(row[0] for row in found)
 
     @staticmethod
     def _about(request: Request, tasks: dict[str, Task]) -> str:

@@ -358,6 +358,18 @@ def test_a_forgotten_nodes_recording_is_still_wanted(world: NodeWorld) -> None:
     assert state(world) == ("completed", "kept")
 
 
+def test_what_a_forgotten_node_said_last_of_a_recording_is_not_lost_with_it(world: NodeWorld) -> None:
+    """The gateway died between the node's transition and the task's, and the deadline that would say it again goes
+    with the node: nobody else will ever tell that the recording is lost."""
+    world.uploading()
+    world.carries = False
+    world.upload("not_found", "tra")
+    assert state(world) == ("uploading", "not_found")
+    world.do(nq.ForgetNode(node_id="n", seed=ulid()))
+    assert state(world) == ("failed", "not_found")
+    assert world.store.task("t")["detail"] == "recording_lost"
+
+
 # ---------------------------------------------------------------- looking at objects
 
 
