@@ -14,6 +14,7 @@ from actors.law.effects import Fenced
 from actors.law.nodes import requests as nq
 from actors.law.nodes.answers import upward_of
 from actors.objects import LocalDirectory, Unchecked, Verdict, object_store, sha256_of
+from actors.protocol.defaults import UPLOAD_TRIES
 from actors.protocol.ids import ulid
 from tests.node_world import SHA, NodeWorld, told
 
@@ -222,6 +223,18 @@ def test_what_we_do_not_know_is_never_acknowledged(world: NodeWorld) -> None:
     assert world.refused(world.upload("uploaded", task_id="x")) == "foreign_task"
     world.plug("tra2", role="transfer", instance="i_2", uploads=(told("uploaded", "x"),))
     assert [f["type"] for f in world.sent["tra2"]] == ["error"] and world.fetch("tra2") == []
+
+
+def test_a_try_that_failed_counts_once_however_often_it_is_decided(world: NodeWorld) -> None:
+    """The actor that decided it died before it could say so, and the gateway decides the same request again."""
+    world.uploading()
+    failed = nq.NodeUpload(**world.framed("tra"), report=told("failed"))
+    for _ in range(UPLOAD_TRIES):
+        world.do(failed)
+    assert state(world) == ("uploading", "requested")
+    for _ in range(UPLOAD_TRIES - 1):
+        world.upload("failed")
+    assert state(world) == ("failed", "failed")
 
 
 def test_not_found_is_the_end(world: NodeWorld) -> None:

@@ -271,3 +271,8 @@ class UploadVerified(TaskRequest):
 
 # What operators ask of nodes and tasks; answered again from the stored answer when asked again.
 BY_NODE_OPERATORS: Final = (CreateNode, ChangeNode, ForgetNode, Invoke, CancelInvocation, CreateTask, TaskAction)
+
+
+def counts(request: Request) -> bool:
+    """What a device says that would count twice if it were decided twice: a line of its log, a try that failed."""
+    return isinstance(request, NodeEvent) or (isinstance(request, NodeUpload) and request.report.status == "failed")
