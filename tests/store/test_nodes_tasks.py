@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from actors.protocol.errors import HoldfastError
 from actors.protocol.ids import ulid
 from actors.store.contract import TaskFilter
 from tests.node_world import NodeWorld
+from tests.world import LIMITS
 
 
 @pytest.fixture
@@ -263,6 +265,25 @@ def test_grace_gives_the_task_back_once(world: NodeWorld, story: str) -> None:
     world.walk(2)
     assert world.task_status() == "pending" and world.role("recorder")["state"] == "offline"
     assert world.armed() == []
+
+
+def test_a_recorder_that_was_in_doubt_when_it_was_lost_still_has_its_grace(world: NodeWorld) -> None:
+    """What it said last is not what it was doing: its task stands in progress, and only grace may give it back."""
+    world.recording()
+    world.say("unknown")
+    world.unplug("rec", code=1006)
+    assert world.role("recorder")["state"] == "grace" and world.task_status() == "in_progress"
+    world.walk(31)
+    assert world.role("recorder")["state"] == "offline" and world.task_status() == "pending"
+
+
+def test_without_grace_the_task_is_given_back_at_once(tmp_path: Path) -> None:
+    world = NodeWorld(tmp_path, limits=replace(LIMITS, grace_s=None))
+    world.recording()
+    world.unplug("rec")
+    gone = world.role("recorder")
+    assert (gone["state"], gone["synced"]) == ("offline", False) and world.task_status() == "pending"
+    world.close()
 
 
 def test_a_recorder_without_work_needs_no_grace(world: NodeWorld) -> None:
