@@ -67,6 +67,30 @@ def test_a_whole_life_with_every_moment_set_once(world: NodeWorld) -> None:
     ]
 
 
+def test_a_moment_is_of_the_first_time_also_in_another_attempt(world: NodeWorld) -> None:
+    world.ready()
+    once = moments(world)
+    world.walk(1)
+    world.act("clear")
+    world.say("idle")
+    world.act("config")
+    world.say(("ready", "t", 1))
+    assert world.task_status() == "ready" and moments(world) == once
+    world.act("begin")
+    world.say(("recording", "t", 1))
+    once = moments(world)
+    world.unplug("rec")
+    world.walk(31)
+    assert world.task_status() == "pending"
+    world.plug("rec2", role="recorder", instance="i_2", reported="idle")
+    world.act("config")
+    world.say(("ready", "t", 2), "rec2")
+    world.act("begin")
+    world.say(("recording", "t", 2), "rec2")
+    assert (world.task_status(), world.shown()["attempt"]) == ("in_progress", 2)
+    assert moments(world) == once and {"ready_at_ms", "started_at_ms"} < once.keys()
+
+
 def test_params_go_with_config(world: NodeWorld) -> None:
     world.device()
     world.task(params={"take": 1})
@@ -138,7 +162,8 @@ def test_begin_needs_news_of_the_last_15_seconds(world: NodeWorld) -> None:
     assert world.refusal(world.act("begin")) == ("state_unknown", None)
     assert world.fetch("rec") == [{"type": "probe"}] and world.task_status() == "ready"
     world.say(("ready", "t", 1))
-    assert world.act("begin").status == 202
+    world.walk(15, sweep=False)
+    assert world.act("begin").status == 202  # of fifteen seconds ago, to the second
 
 
 def test_news_of_an_older_connection_is_no_news(world: NodeWorld) -> None:
