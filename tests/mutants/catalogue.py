@@ -737,8 +737,8 @@ CATALOGUE: Final[tuple[Mutant, ...]] = (
         "a recorder that was in doubt has no grace",
         "G8",
         "actors/law/nodes/connect.py",
-        "(at_work or bool(draft.busy_tasks()))",
-        "at_work",
+        "(at_work or may_be or bool(draft.busy_tasks()))",
+        "(at_work or may_be)",
         (TASKS + "test_a_recorder_that_was_in_doubt_when_it_was_lost_still_has_its_grace",),
     ),
     Mutant(

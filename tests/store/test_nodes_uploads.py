@@ -265,6 +265,20 @@ def test_not_found_is_not_believed_while_the_recorder_may_still_be_at_it(world: 
     assert state(world) == ("uploading", "accepted")
 
 
+def test_not_found_is_not_believed_while_the_recorder_cannot_tell(world: NodeWorld) -> None:
+    world.recording()
+    world.act("finish")
+    world.say("unknown")
+    world.upload("not_found")
+    assert state(world) == ("uploading", "requested")
+    world.unplug("rec", code=1006)  # lost while it was in doubt: it may be closing the file that nobody finds yet
+    world.upload("not_found")
+    assert world.role("recorder")["state"] == "grace" and state(world) == ("uploading", "requested")
+    world.walk(31)
+    world.upload("not_found")
+    assert world.shown()["detail"] == "recording_lost"
+
+
 def test_not_found_is_believed_once_the_recorder_is_gone_for_good(world: NodeWorld) -> None:
     world.recording()
     world.act("finish")

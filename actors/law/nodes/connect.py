@@ -154,7 +154,9 @@ def closed(view: NodeView, request: NodeClosed) -> NodeDecision:
     grace_s = view.policy.limits.grace_s
     # Work: a task that occupies it, or one that was finished and that it still recorded when we last heard of it.
     at_work = role.reported is not None and role.reported.state in HOLDING
-    holds = request.role in SHADOWED and (at_work or bool(draft.busy_tasks()))
+    # In doubt it may be at one that is wanted and that nobody has accepted yet.
+    may_be = not role.synced and any(i.state == "requested" for i in draft.intents.values())
+    holds = request.role in SHADOWED and (at_work or may_be or bool(draft.busy_tasks()))
     waits = holds and grace_s is not None
     role = draft.set_role(
         request.role,
