@@ -397,6 +397,31 @@ def test_what_a_forgotten_node_said_last_of_a_recording_is_not_lost_with_it(worl
     assert world.store.task("t")["detail"] == "recording_lost"
 
 
+def test_a_verdict_about_another_object_than_the_last_one_told_is_none(world: NodeWorld) -> None:
+    """Looking takes its time; meanwhile the device has stored it anew, under another key."""
+    world.uploading()
+    world.carries = False
+    first, second = (told("uploaded", object_key=key) for key in ("first", "second"))
+    for report in (first, second):
+        world.do(nq.NodeUpload(**world.framed("tra"), report=report))
+    world.look(first, "n")
+    assert state(world) == ("uploading", "uploaded") and artifacts(world) == 0
+    world.look(second, "n")
+    assert state(world) == ("completed", "kept") and world.shown()["artifact"]["object_key"] == "second"
+
+
+def test_an_object_that_cannot_be_looked_at_is_looked_at_again_and_again(world: NodeWorld) -> None:
+    world.uploading()
+    world.carries = False  # the store of objects is away: every look comes to nothing
+    world.upload("uploaded")
+    looks = 0
+    for _ in range(120):
+        world.walk(1, sweep=False)
+        looks += sum(len(upward_of(outcome.answer).verify) for outcome in world.sweep())
+    assert looks == 4, "after 10, 10, 20 and 40 seconds"
+    assert state(world) == ("uploading", "uploaded")
+
+
 # ---------------------------------------------------------------- looking at objects
 
 
