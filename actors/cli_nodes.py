@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from actors.cli_base import CONTEXT, ID, LIMIT, Group, Where, client_options
+from actors.cli_base import CONTEXT, ID, LIMIT, URL, Group, Where, client_options
 from actors.protocol.codes import EXIT_CONFLICT, EXIT_FAILURE, EXIT_OK
 from actors.protocol.defaults import ENROLMENT_CODE_S
 from actors.protocol.node_codes import ROLES, TASK_ACTIONS, TASK_STATUSES, EnrolmentState
@@ -315,16 +315,21 @@ def node_reject(where: Where, enrolment_id: str, as_json: bool) -> None:
 @click.option("--name")
 @click.option("--command", "commands", multiple=True, help="That it will declare; for who approves to see.")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="For the decision; else exit 5, and again.")
-@click.option("--url", envvar="HOLDFAST_URL", required=True, help="Where Holdfast is.")
+@click.option("--url", type=URL, envvar="HOLDFAST_URL", required=True, help="Where Holdfast is.")
 def node_join(node_id: str, save: Path, name: str | None, commands: tuple[str, ...], wait: bool, url: str) -> None:
     """On a new device: ask to be let in with a code (HOLDFAST_ENROLMENT_CODE, or stdin), and save the token."""
     code = os.environ.get("HOLDFAST_ENROLMENT_CODE") or sys.stdin.readline()
     where = Where(url, "none", None, None)  # the code is the credential
 
     async def work(client: Client) -> int:
+        from actors import show
         from actors.operate_nodes import join
 
-        return await join(client, node_id, code.strip(), save, name=name, commands=commands, wait=wait)
+        try:
+            return await join(client, node_id, code.strip(), save, name=name, commands=commands, wait=wait)
+        except OSError as error:
+            show.say(f"holdfast: the token cannot be kept: {error}")
+            return EXIT_FAILURE
 
     where.run(work)
 

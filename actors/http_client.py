@@ -57,7 +57,12 @@ _CONFLICTS = frozenset({"idempotency_mismatch", "queue_full"})
 
 
 class Problem(Exception):
-    """What the server refused, or that there is none. `body` is the problem+json, or one of our own making."""
+    """What the server refused, or that there is none. `body` is the problem+json, or one of our own making.
+
+    unknown: the request reached somebody, and what became of it was never heard.
+    """
+
+    unknown = False
 
     def __init__(self, body: Mapping[str, Any]) -> None:
         self.body = dict(body)
@@ -223,6 +228,7 @@ class Client:
             if one is not None
         ]
         pause = 0.1
+        unknown = False
         while True:
             try:
                 async with self._http.request(
@@ -234,9 +240,11 @@ class Client:
                     problem = Problem(_for_people({"status": answer.status, **_object(text)}))
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 problem = unreachable(self.url, _words(error))
+                unknown = unknown or not isinstance(error, _NEVER_SENT)
                 if _was_there(error):  # it died under us, perhaps long after we asked: patience begins now
                     give_up = max(give_up, min(loop.time(), began + within_s) + back_within_s)
             if problem.status not in (0, 503) or loop.time() + pause > give_up:
+                problem.unknown = unknown and problem.status in (0, 503)  # any other answer is about this very request
                 raise problem
             await asyncio.sleep(pause)
             pause = min(pause * 2, 1.0)
@@ -318,6 +326,9 @@ class Client:
         except Problem as problem:
             return problem
         return Problem({"status": status, "code": "refused", "detail": f"the stream was refused with {refused_with}"})
+
+
+_NEVER_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
 
 
 def _was_there(error: BaseException) -> bool:

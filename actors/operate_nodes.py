@@ -35,6 +35,9 @@ ASK_JOIN_S: Final = 2.0  # a person has to decide
 EXIT_OF_ERROR: Final = {
     "NOT_CONNECTED": EXIT_UNAVAILABLE,
     "UNAVAILABLE": EXIT_UNAVAILABLE,
+    "DISCONNECTED": EXIT_UNAVAILABLE,
+    "TIMEOUT": EXIT_UNAVAILABLE,
+    "IDLE_TIMEOUT": EXIT_UNAVAILABLE,
     "ROUTE_CHANGED": EXIT_CONFLICT,
 }
 
@@ -65,6 +68,7 @@ async def invoke(
     key: str | None,
     wait: bool,
     as_json: bool,
+    back_within_s: float = BACK_WITHIN_S,
 ) -> int:
     """The key is made here, before the first try: a gateway that dies while we wait is asked again for the same
     invocation, never for a second one."""
@@ -78,20 +82,40 @@ async def invoke(
     }
     body = {name: value for name, value in body.items() if value is not None} | {"wait": wait}
     within_s = (INVOKE_TIMEOUT_S if timeout_s is None else timeout_s or UNBOUNDED_S) + MARGIN_S
-    told = await client.post(
-        f"/v1/nodes/{node_id}/invoke", body, key=key or ulid(), within_s=within_s, back_within_s=BACK_WITHIN_S
-    )
+    key = key or ulid()
+    try:
+        told = await client.post(
+            f"/v1/nodes/{node_id}/invoke", body, key=key, within_s=within_s, back_within_s=back_within_s
+        )
+    except Problem as problem:
+        if not problem.unknown:
+            raise
+        show.say(f"holdfast: {problem.detail}; it may have been executed. The same with --key {key} is no second one")
+        return EXIT_FAILURE
     if wait:
-        told = await settled(client, told)
+        try:
+            told = await settled(client, told, back_within_s)
+        except Problem as problem:
+            iid = told["invocation_id"]
+            show.say(f"holdfast: {problem.detail}; it may have been executed. See `holdfast invocation show {iid}`")
+            return EXIT_FAILURE
     tell(told, as_json)
     return exit_code(told) if told["ok"] is False else EXIT_OK
 
 
-async def settled(client: Client, invocation: dict[str, Any]) -> dict[str, Any]:
-    """Waits on when the service has given up waiting: what the invocation's own deadline bounds needs none here."""
+async def settled(client: Client, invocation: dict[str, Any], back_within_s: float) -> dict[str, Any]:
+    """Waits on when the service has given up waiting: what the invocation's own deadline bounds needs none here. A
+    service that is away meanwhile is waited for, for a while."""
+    loop = asyncio.get_running_loop()
+    answered = loop.time()
     while invocation["state"] != "settled":
         await asyncio.sleep(ASK_EVERY_S)
-        invocation = await client.get(f"/v1/invocations/{invocation['invocation_id']}")
+        try:
+            invocation = await client.get(f"/v1/invocations/{invocation['invocation_id']}")
+            answered = loop.time()
+        except Problem as problem:
+            if problem.status not in (0, 429, 503) or loop.time() - answered > back_within_s:
+                raise
     return invocation
 
 
@@ -120,9 +144,23 @@ async def events(
     path = f"/v1/nodes/{node_id}/events"
     if after_seq is None:
         after_seq = max(0, (await client.get(path, {"limit": 1}))["last_seq"] - limit)
-    left = limit
+    left, down = limit, False
     while follow or left > 0:
-        page = await client.get(path, {"after_seq": after_seq, "limit": 100 if follow else min(100, left)})
+        try:
+            page = await client.get(path, {"after_seq": after_seq, "limit": 100 if follow else min(100, left)})
+        except Problem as problem:
+            if not follow or problem.status not in (0, 429, 503):
+                raise
+            if not down:
+                show.say(f"holdfast: {problem.detail}; trying again")
+            down = True
+            await asyncio.sleep(ASK_EVERY_S)
+            continue
+        if follow and page["last_seq"] < after_seq:
+            show.say(f"holdfast: {node_id} was forgotten and is here anew; its log begins again")
+            after_seq = 0
+            continue
+        down = False
         for row in page["items"]:
             show.data(row, as_json, show_nodes.log_line(row))
             after_seq = int(row["seq"])

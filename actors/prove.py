@@ -198,13 +198,15 @@ async def prove(
     """midway: called between the newcomer's connect and the old one's close, with the round's number.
 
     answer_s: how long an answer may take before it counts as none. Raises Problem, Closed and TimeoutError when there
-    is no service to prove anything about.
+    is no service to prove anything about, or a node that may not be asked.
     """
     proof = Proof()
+    past = await _past(client, node_id)
     old = Peer(client.url, node_id, "first", new_id("instance"), 1, answer_s)
     await old.connect(token)
     watching = asyncio.create_task(_watch(client, node_id, proof))
     try:
+        await _may_be_asked(client, node_id)
         for number in range(1, times + 1):
             if watching.done():
                 watching.result()
@@ -225,7 +227,7 @@ async def prove(
             say(one)
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
-        await _the_whole_log(client, node_id, proof, times)
+        await _the_whole_log(client, node_id, proof, times, past)
         proof.note("connected_whenever_asked", proof.looked_disconnected == 0 and proof.looked > 0, True)
         await old.end()
         proof.note("and_when_the_owner_goes_it_is_seen", await _seen_to_go(client, node_id, answer_s), True)
@@ -310,9 +312,46 @@ async def _watch(client: Client, node_id: str, proof: Proof) -> None:
         await asyncio.sleep(WATCH_S)
 
 
-async def _the_whole_log(client: Client, node_id: str, proof: Proof, times: int) -> None:
+@dataclass(frozen=True)
+class Past:
+    """What the node's log has of before the proof, and whether our first connect takes it over from somebody."""
+
+    last_seq: int = 0
+    owned: bool = False
+
+
+async def _past(client: Client, node_id: str) -> Past:
+    from actors.http_client import Problem
+
+    try:
+        node = await client.get(f"/v1/nodes/{node_id}")
+        log = await client.get(f"/v1/nodes/{node_id}/events", {"limit": 1})
+    except Problem as problem:
+        if problem.status != 404:
+            raise
+        return Past()  # our first connect makes it
+    return Past(int(log["last_seq"]), node["roles"].get("node", {}).get("state") == "connected")
+
+
+async def _may_be_asked(client: Client, node_id: str) -> None:
+    """A node that is drained, or a list that leaves our commands out, says nothing about late closes."""
+    from actors.http_client import Problem
+
+    node = await client.get(f"/v1/nodes/{node_id}")
+    missing = sorted(set(COMMANDS) & set(node.get("denied_commands", ())))
+    if node.get("drained"):
+        why, hint = f"{node_id} is drained", f"Take it back into service: `holdfast node drain {node_id} --off`."
+    elif missing:
+        why = f"{node_id} may not be asked {' and '.join(missing)}"
+        hint = "Let `node_commands` of the service and `holdfast node allow` have them, for as long as it takes."
+    else:
+        return
+    raise Problem({"status": 409, "code": "not_provable", "detail": why, "hint": hint})
+
+
+async def _the_whole_log(client: Client, node_id: str, proof: Proof, times: int, past: Past) -> None:
     said: Counter[str] = Counter()
-    after_seq = 0
+    after_seq = past.last_seq
     while True:
         page = await client.get(f"/v1/nodes/{node_id}/events", {"after_seq": after_seq, "limit": 100})
         said.update(row["type"] for row in page["items"])
@@ -320,7 +359,7 @@ async def _the_whole_log(client: Client, node_id: str, proof: Proof, times: int)
             break
         after_seq = page["next_after_seq"]
     proof.note("log.connected", said["node.connected"], times + 1)
-    proof.note("log.superseded", said["node.superseded"], times)
+    proof.note("log.superseded", said["node.superseded"], times + past.owned)
     proof.note("log.disconnected", said["node.disconnected"], 0)
 
 

@@ -60,7 +60,7 @@ class Call:
     within_s: float
     idempotency_key: str
     connection_id: str
-    progress: Callable[[Any], Any]  # await it; numbered in order
+    progress: Callable[[Any], Any]  # await it; numbered in order. Raises CallFailed: not JSON, or too large
 
 
 class Device:
@@ -295,14 +295,15 @@ class Node:
         if invocation_id in self._calls:
             return  # the same wish, already at work
         if len(self._calls) >= CALLS_AT_ONCE:
-            await self._answer(invocation_id, False, error=f"busy: {CALLS_AT_ONCE} calls are at work")
+            await self._failed(invocation_id, f"busy: {CALLS_AT_ONCE} calls are at work")
             return
         seq = 0
 
         async def progress(payload: Any) -> None:
             nonlocal seq
+            frame = {"type": "invoke_progress", "invocation_id": invocation_id, "payload": _sayable(payload)}
             seq += 1
-            await self.say({"type": "invoke_progress", "invocation_id": invocation_id, "seq": seq, "payload": payload})
+            await self.say({**frame, "seq": seq})
 
         call = Call(
             invocation_id=invocation_id,
@@ -318,21 +319,32 @@ class Node:
 
     async def _call(self, call: Call) -> None:
         try:
-            payload = await self.device.invoke(call)
+            payload = _sayable(await self.device.invoke(call))
         except CallFailed as failed:
-            await self._answer(call.invocation_id, False, error=str(failed))
+            await self._failed(call.invocation_id, str(failed))
         except Exception as error:  # a command that breaks is that caller's error, not the end of the node
             self.emit("call.broke", invocation_id=call.invocation_id, error=type(error).__name__)
-            await self._answer(call.invocation_id, False, error=f"{type(error).__name__}: {error}")
+            await self._failed(call.invocation_id, f"{type(error).__name__}: {error}")
         else:
-            await self._answer(call.invocation_id, True, payload=payload)
+            done = {"type": "invoke_result", "invocation_id": call.invocation_id, "ok": True, "payload": payload}
+            await self.say(done)
 
-    async def _answer(self, invocation_id: str, ok: bool, *, payload: Any = None, error: str | None = None) -> None:
-        if ok and len(_text(payload).encode()) > INVOKE_PAYLOAD_BYTES:
-            ok, payload, error = False, None, f"payload too large: above {INVOKE_PAYLOAD_BYTES} bytes"
-        frame: dict[str, Any] = {"type": "invoke_result", "invocation_id": invocation_id, "ok": ok}
-        frame |= {"payload": payload} if ok else {"error": {"message": (error or "failed")[:ERROR_MAX]}}
-        await self.say(frame)
+    async def _failed(self, invocation_id: str, why: str) -> None:
+        # A message may quote a file's name, and that may be no text at all.
+        message = (why or "failed")[:ERROR_MAX].encode("utf-8", "backslashreplace").decode()[:ERROR_MAX]
+        error = {"message": message}
+        await self.say({"type": "invoke_result", "invocation_id": invocation_id, "ok": False, "error": error})
+
+
+def _sayable(payload: Any) -> Any:
+    """The same. Raises CallFailed: it is no JSON, or more than a node may say at once."""
+    try:
+        text = json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise CallFailed(f"not JSON: {error}") from error
+    if len(text) > INVOKE_PAYLOAD_BYTES:
+        raise CallFailed(f"payload too large: above {INVOKE_PAYLOAD_BYTES} bytes")
+    return payload
 
 
 def _text(value: Any) -> str:

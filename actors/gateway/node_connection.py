@@ -167,6 +167,7 @@ class NodeConnection(Peer):
                 reported=_reported(hello.reported) if hello.reported else None,
                 uploads=None if hello.uploads is None else tuple(_upload(row) for row in hello.uploads),
                 may_create=self._may_create,
+                token_hash=self.token_hash,
             )
         )
         answer = outcome.answer

@@ -248,11 +248,12 @@ NODE_ROUTES: Final[tuple[Route, ...]] = (
         handler="enrolments.decide",
         tag="enrolment",
         does="Let a device in, or not",
-        more="Exactly once; a second decision gets 409.",
+        more="Exactly once; a second decision gets 409. So does letting in a second device under an id that is taken "
+        "by now, unless its code was made for that id.",
         scopes=MAY_OPERATE,
         body=resources.EnrolmentDecision,
         answers={200: resources.EnrolmentResource},
-        codes=("already_resolved",),
+        codes=("already_resolved", "node_exists"),
     ),
     Route(
         method="POST",

@@ -1,7 +1,7 @@
 """Rules of the stream (G3, and G1 for readers): contiguous for each subscriber, the same for all of them.
 
 A cursor moves with what was delivered; a subscriber that opens again says where it goes on. `reset` is the one honest
-way to lose a place.
+way to lose a place, where the place is gone.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ def subscribers(court: Court) -> None:
     cursor: dict[tuple[str, str], int | None] = {}
     seen: dict[tuple[str, str], dict[int, Observation]] = defaultdict(dict)
     holes: dict[tuple[str, str], dict[int, Observation]] = defaultdict(dict)
+    stream: dict[tuple[str, str], str] = {}
     for o in court.observations:
         if o.what not in ("opened", "reset", "delivered", "finished"):
             continue
@@ -27,6 +28,7 @@ def subscribers(court: Court) -> None:
             cursor[key] = after
             seen[key] = {n: d for n, d in seen[key].items() if after is None or n <= after}
         elif o.what == "reset":
+            _needless(court, name, o, cursor.get(key), stream.get(key), seen[key])
             cursor[key] = o["first_seq"] - 1
             seen[key].clear()
             holes[key].clear()
@@ -37,9 +39,26 @@ def subscribers(court: Court) -> None:
         else:
             for seq, _ in o["events"]:
                 _next(court, name, o, seq, cursor, key, seen[key], holes[key])
+        if o.get("stream_id"):
+            stream[key] = o["stream_id"]
     for (who, sid), missing in holes.items():
         for seq, o in missing.items():
             court.flag("gap", f"{who} on {sid}: seq {seq} never came", o)
+
+
+def _needless(
+    court: Court, name: str, o: Observation, cursor: int | None, stream: str | None, seen: dict[int, Observation]
+) -> None:
+    """first_seq only grows, so a cursor that the dump could still honour could be honoured then; unless it was the
+    subscriber's own invention."""
+    session = court.sessions.get(o["session"])
+    if session is None or cursor is None or not (cursor == 0 or cursor in seen):
+        return
+    if not stream or not o.get("stream_id") == stream == session.get("stream_id"):
+        return
+    if session["first_seq"] - 1 <= cursor <= session["last_seq"]:
+        words = f"told to begin again at {o['first_seq']}, and its place behind {cursor} stands"
+        court.flag("needless_reset", f"{name}: {words}", o, session)
 
 
 def _next(

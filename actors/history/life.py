@@ -9,6 +9,7 @@ from actors.history.reading import Observation
 
 ENDS: Final = ("completed", "failed", "interrupted")
 OUTCOME: Final = ("status", "cause", "error", "exit_code", "signal", "data")
+ONCE: Final = ("execution.queued", "execution.pending", "execution.started")
 NOTICED_S: Final = 60.0  # from an agent's exit to its final in the store, on a line that works
 
 
@@ -31,6 +32,24 @@ def one_end(court: Court) -> None:
                 court.flag("outcome_disagrees", f"{name}: event and row tell different ends", r, case.row)
 
 
+def submits(court: Court) -> None:
+    """What was accepted exists, for whoever looks, from then on; and begins once."""
+    for (sid, eid), case in court.cases.items():
+        name, session = f"{sid}/{eid}", court.sessions.get(sid)
+        for kind in ONCE:
+            standing = [r for r in case.rows if r["type"] == kind]
+            if len(standing) > 1:
+                court.flag("duplicate", f"{name}: {kind} stands {len(standing)} times", *standing)
+        accepted = next((a for q, a in case.answers if q["op"] == "submit" and a["status"] < 300), None)
+        if accepted is None or session is None or session["first_seq"] > 1:
+            continue  # nobody was promised anything, or there is no dump, or retention has taken the beginning
+        denied = next((a for q, a in case.answers if a["status"] == 404 and q.at > accepted.at), None)
+        if case.row is None:
+            court.flag("submit_lost", f"{name}: it was accepted and stands nowhere", accepted, denied, session)
+        elif denied is not None:
+            court.flag("submit_lost", f"{name}: it was accepted, and then nobody knew of it", accepted, denied)
+
+
 def plain(outcome: Any) -> dict[str, Any]:
     return {name: outcome.get(name) for name in OUTCOME}
 
@@ -43,9 +62,15 @@ def answers(court: Court) -> None:
         if len({a["id"] for a in changed}) > 1:
             court.flag("outcome_disagrees", f"{name}: two callers were told that theirs ended it", *changed)
         told: Observation | None = None
-        for _, answer in case.answers:
+        for question, answer in case.answers:
             execution = answer.get("execution") or {}
-            if execution.get("status") not in ENDS or answer["status"] >= 300:
+            if answer["status"] >= 300 or "status" not in execution:
+                continue
+            if execution["status"] not in ENDS:
+                # A read only: what is asked again with its key has its old answer again.
+                if told is not None and question["op"] == "read" and question.at > told.at:
+                    words = f"it was {told['execution']['status']}, and later it is {execution['status']}"
+                    court.flag("outcome_disagrees", f"{name}: {words}", told, answer)
                 continue
             end, against = execution.get("outcome") or {}, case.row or told
             known = case.outcome if case.row is not None else (told["execution"]["outcome"] if told else end)
@@ -126,4 +151,4 @@ def stuck(court: Court) -> None:
             court.flag("stuck_running", f"{name}: its agent ended long ago", gone[0], case.row)
 
 
-RULES = (one_end, answers, interrupts, stuck)
+RULES = (one_end, submits, answers, interrupts, stuck)

@@ -84,7 +84,11 @@ class Enrolments:
         now, action = self.wall_ms(), "enrolment.approve" if approve else "enrolment.reject"
         row = self._c.execute(_ENROLMENT, (enrolment_id,)).fetchone()
         known = rows.ENROLMENTS.read(row) if row else None
-        answer = Refuse("enrolment_not_found") if known is None else law.resolve(known, approve, allow, by, now)
+        answer = (
+            Refuse("enrolment_not_found")
+            if known is None
+            else law.resolve(known, approve, allow, by, now, taken=self._taken(known))
+        )
         outcome = answer.code if isinstance(answer, Refuse) else "ok"
         self.note(Act(action, by, object_id=enrolment_id, outcome=outcome), now)
         if isinstance(answer, Enrolment):
@@ -92,6 +96,14 @@ class Enrolments:
             if approve:
                 self._let_in(answer, now)
         return answer
+
+    def _taken(self, e: Enrolment) -> bool:
+        """By another device, as far as its code says; a code that went by retention names nobody."""
+        there = self._c.execute("select 1 from nodes where id = ?", (e.node_id,)).fetchone()
+        named = self._c.execute(
+            "select 1 from enrolment_codes where used_by = ? and node_id = ?", (e.enrolment_id, e.node_id)
+        ).fetchone()
+        return there is not None and named is None
 
     def _let_in(self, e: Enrolment, now: int) -> None:
         known = self._c.execute("select 1 from nodes where id = ?", (e.node_id,)).fetchone()

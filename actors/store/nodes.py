@@ -6,6 +6,7 @@ transition is rolled back whole.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, assert_never
 
 from actors.law import effects as fx
@@ -20,7 +21,7 @@ from actors.protocol.defaults import SERVICE_STEP_MAX_S
 from actors.protocol.errors import HoldfastError
 from actors.store import node_rows as rows
 from actors.store import tallies
-from actors.store.contract import Outcome
+from actors.store.contract import Outcome, Token
 from actors.store.expect import expect
 from actors.store.rows import dumps
 
@@ -40,10 +41,11 @@ _ARTIFACT = rows.ARTIFACTS.select("where task_id = ?")
 
 
 class NodeTransitions:
-    """Mixed into the store: needs `_c` (a connection), `policy` and `wall_ms()`."""
+    """Mixed into the store: needs `_c` (a connection), `policy`, `token()` and `wall_ms()`."""
 
     _c: Any
     policy: Policy
+    token: Callable[[str], Token | None]
 
     def wall_ms(self) -> int:
         raise NotImplementedError
@@ -72,6 +74,9 @@ class NodeTransitions:
         if isinstance(request, rq.TaskRequest):
             named = (request.task_id,)
         tasks = {t.task_id: t for tid in named if (t := self._task_row(tid)) is not None}
+        if isinstance(request, rq.ForgetNode):
+            named = self._unheard(request.addressee)
+            tasks = {t.task_id: t for tid in named if (t := self._task_row(tid)) is not None}
         node_id = self._about(request, tasks)
         row = c.execute(_NODE, (node_id,)).fetchone()
         roles = {r.role: r for r in map(rows.ROLES.read, c.execute(_ROLES, (node_id,)).fetchall())}
@@ -109,7 +114,15 @@ class NodeTransitions:
             policy=self.policy,
             door_open=hello is None or self._stands("gateways", hello.gateway_id),
             connection_used=hello is not None and self._stands("connections", hello.connection_id),
+            vouched=hello is None or hello.token_hash is None or self.token(hello.token_hash) is not None,
         )
+
+    def _unheard(self, addressee: str) -> tuple[str, ...]:
+        """The tasks that the node has news for and that may not have heard it."""
+        found = self._c.execute(
+            "select subject from deadlines where session_id = ? and kind = 'task_reconcile'", (addressee,)
+        ).fetchall()
+        return tuple(row[0] for row in found)
 
     @staticmethod
     def _about(request: Request, tasks: dict[str, Task]) -> str:
@@ -234,6 +247,12 @@ class NodeTransitions:
             c.execute(f"delete from {table} where node_id = ?", (node_id,))
         c.execute("delete from deadlines where session_id = ?", (rq.NODE + node_id,))
         c.execute("update tokens set revoked_at_ms = ? where node_id = ? and revoked_at_ms is null", (wall_ms, node_id))
+        # An approval whose token was not fetched yet is as good as a token: it ends with the others.
+        c.execute(
+            "update enrolments set claimed_at_ms = ? "
+            "where node_id = ? and state = 'approved' and claimed_at_ms is null",
+            (wall_ms, node_id),
+        )
         expect(c.execute("delete from nodes where id = ?", (node_id,)).rowcount == 1, f"node {node_id} is not there")
 
     # ------------------------------------------------------------ answers

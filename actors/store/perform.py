@@ -13,7 +13,7 @@ from actors.law import render
 from actors.law.audit import Act, act_of
 from actors.law.decide import decide
 from actors.law.model import WALL_KINDS, Command, Session, View
-from actors.law.nodes.requests import BY_NODE_OPERATORS
+from actors.law.nodes.requests import BY_NODE_OPERATORS, counts
 from actors.law.requests import (
     BY_OPERATORS,
     AckCommand,
@@ -44,6 +44,10 @@ _OPEN_APPROVALS = f"select {', '.join(rows.APPROVAL_COLUMNS)} from approvals whe
 _APPROVAL = f"select {', '.join(rows.APPROVAL_COLUMNS)} from approvals where session_id = ? and id = ?"
 
 
+def _counted(request: Request, answer: fx.Answer) -> bool:
+    return counts(request) and not isinstance(answer, fx.Refuse | fx.Fenced)
+
+
 class Transitions(NodeTransitions):
     """Mixed into the store: needs `_c` (a connection), `policy` and `wall_ms()`."""
 
@@ -58,7 +62,7 @@ class Transitions(NodeTransitions):
     # ------------------------------------------------------------ one transition
 
     def decide_in_transaction(self, request: Request, key: IdempotencyKey | None) -> Outcome:
-        if key is None and isinstance(request, BY_OPERATORS + BY_NODE_OPERATORS):
+        if key is None and (isinstance(request, BY_OPERATORS + BY_NODE_OPERATORS) or counts(request)):
             # Asked again after an unknown outcome, the same request has the same answer, whatever became active since.
             key = IdempotencyKey("seed", type(request).__name__, request.seed, "")
         if key is not None and (stored := self._stored_answer(request, key)) is not None:
@@ -70,7 +74,7 @@ class Transitions(NodeTransitions):
         wall_ms = self.wall_ms()
         if (act := act_of(request, outcome.answer)) is not None:
             self.note(act, wall_ms)
-        if key is not None and isinstance(outcome.answer, fx.Show):
+        if key is not None and (isinstance(outcome.answer, fx.Show) or _counted(request, outcome.answer)):
             self.keep_answer(key, outcome.status, outcome.body, wall_ms)
         return outcome
 

@@ -266,6 +266,14 @@ async def _decided(scene: Scene, route: Route, case: Case) -> Case:
     return case
 
 
+async def _taken(scene: Scene, route: Route, case: Case) -> Case:
+    """By a body that names it; or, where a device asks for an id, by another that got it meanwhile."""
+    if route.operation_id != "enrolments_decide":
+        return case.but(body={**(case.body or {}), "node_id": "n"})
+    await scene.house.call("POST", "/v1/nodes", {"node_id": "asks"}, status=201)
+    return case
+
+
 class Idle:
     """Somebody on a socket, who says nothing."""
 
@@ -324,7 +332,7 @@ PROVOKED: dict[str, Provoke] = {
     "execution_not_found": _plain(_no_execution),
     "approval_not_found": _plain(lambda route, case: _elsewhere(case, 5, "nosuch")),
     "node_not_found": _plain(_no_node),
-    "node_exists": _plain(lambda route, case: case.but(body={**case.body, "node_id": "n"})),
+    "node_exists": _taken,
     "invocation_not_found": _plain(lambda route, case: _elsewhere(case, 3, "nosuch")),
     "task_not_found": _plain(lambda route, case: _elsewhere(case, 3, "nosuch")),
     "task_exists": _plain(lambda route, case: case.but(body={"task_id": "task"})),
@@ -382,7 +390,7 @@ async def test_every_declared_code_is_given(tmp_path: Path, name: str) -> None:
     route = OF[name]
     codes = sorted(route.problems() - OF_ALL)
     spoiling = {"queue_full", "too_many_connections", "unavailable", "already_resolved", "idempotency_mismatch"}
-    spoiling |= {"rate_limited", "request_timeout"}
+    spoiling |= {"rate_limited", "request_timeout", "node_exists"}
     groups = [[c for c in codes if c not in spoiling], *([c] for c in codes if c in spoiling)]
     for n, group in enumerate(g for g in groups if g):
         house = await House(tmp_path / str(n), webhook_allow=CALLBACKS).open(

@@ -297,6 +297,17 @@ async def test_a_forgotten_node_is_gone_with_its_sockets_and_its_tokens(house: H
     assert again.hello_ack["epoch"] > socket.hello_ack["epoch"]
 
 
+async def test_a_hello_that_was_on_its_way_does_not_bring_a_forgotten_node_back(house: House) -> None:
+    """Its socket was let in while its token held; between that and the hello there are ten seconds."""
+    made = await house.call("POST", "/v1/tokens", {"scope": "node", "node_id": "n"}, token="admin", status=201)
+    await house.node(token=made["token"])
+    late = await house.socket("/v1/nodes/n/connect", made["token"])
+    await house.call("DELETE", "/v1/nodes/n", status=204)
+    await late.say(node_hello(instance_id="i_2"))
+    assert (await late.closed())[0] == CLOSE["not_authenticated"]
+    assert (await house.call("GET", "/v1/nodes"))["items"] == []
+
+
 async def test_a_node_is_made_once(house: House) -> None:
     made = await house.call("POST", "/v1/nodes", {"node_id": "n", "name": "arm"}, status=201)
     assert (made["connected"], made["presence"]["reason"], made["roles"]) == (False, "never", {})

@@ -22,6 +22,11 @@ SPOOL = "tests/wrapper/test_spool.py::"
 KEPT = "tests/wrapper/test_durability.py::"
 SHIM = "tests/wrapper/test_shim.py::"
 WRAPPER = "tests/wrapper/test_end_to_end.py::"
+PAIRS = "tests/law/nodes/test_pairs.py::"
+NODES = "tests/store/test_nodes_registry.py::"
+INVOKED = "tests/store/test_nodes_invocations.py::"
+TASKS = "tests/store/test_nodes_tasks.py::"
+UPLOADS = "tests/store/test_nodes_uploads.py::"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +193,8 @@ CATALOGUE: Final[tuple[Mutant, ...]] = (
         "the same request, asked again, is decided again",
         "G9",
         "actors/store/perform.py",
-        "if key is None and isinstance(request, BY_OPERATORS",
-        "if False and isinstance(request, BY_OPERATORS",
+        "if key is None and (isinstance(request, BY_OPERATORS",
+        "if False and (isinstance(request, BY_OPERATORS",
         (STORE + "test_an_interrupt_asked_again_after_a_lost_answer_never_hits_the_next",),
     ),
     Mutant(
@@ -694,5 +699,89 @@ CATALOGUE: Final[tuple[Mutant, ...]] = (
         "return run if run is not None and run.execution_id == execution_id else None",
         "return run",
         ("tests/wrapper/test_promises.py::test_an_interrupt_of_one_that_waits_does_not_touch_the_one_that_runs",),
+    ),
+    # ------------------------------------------------------------ nodes
+    Mutant(
+        "a node's result counts whatever connection it comes over",
+        "G6",
+        "actors/law/nodes/invocations.py",
+        "known.node_id == frame.node_id and known.connection_id == frame.connection_id",
+        "known.node_id == frame.node_id",
+        (PAIRS + "test_invocation_pair",),
+    ),
+    Mutant(
+        "a newcomer leaves what waits on the old connection of a node",
+        "G6",
+        "actors/law/nodes/connect.py",
+        '        lose(draft, owner.connection_id, "DISCONNECTED", "another connection took the role over")\n',
+        "",
+        (PAIRS + "test_invocation_pair",),
+    ),
+    Mutant(
+        "the late close of a node's old connection is honoured",
+        "G6",
+        "actors/law/nodes/connect.py",
+        " or role.connection_id != request.connection_id:",
+        ":",
+        (NODES + "test_the_same_node_twice_and_the_old_socket_closed_late_fifty_times",),
+    ),
+    Mutant(
+        "a device's report of its last connection is believed on the next one",
+        "G5",
+        "actors/law/nodes/connect.py",
+        "        presence_at_ms=view.wall_ms,\n        synced=False,\n    )\n    draft.do(Remember",
+        "        presence_at_ms=view.wall_ms,\n    )\n    draft.do(Remember",
+        (TASKS + "test_news_of_an_older_connection_is_no_news",),
+    ),
+    Mutant(
+        "a recorder that was in doubt has no grace",
+        "G8",
+        "actors/law/nodes/connect.py",
+        "(at_work or may_be or bool(draft.busy_tasks()))",
+        "(at_work or may_be)",
+        (TASKS + "test_a_recorder_that_was_in_doubt_when_it_was_lost_still_has_its_grace",),
+    ),
+    Mutant(
+        "a command is sent to a node though its time is over",
+        "G8",
+        "actors/law/nodes/invocations.py",
+        '    elif (code := overdue(view, known)) is not None:\n        settle(draft, known, code, "it was',
+        '    elif False and (code := overdue(view, known)) is not None:\n        settle(draft, known, code, "it was',
+        (PAIRS + "test_invocation_pair",),
+    ),
+    Mutant(
+        "progress does not hold the idle deadline off",
+        "G8",
+        "actors/law/nodes/invocations.py",
+        '        draft.arm("invocation_idle", known.invocation_id, known.idle_timeout_s)\n    draft.set_invocation',
+        "    draft.set_invocation",
+        (INVOKED + "test_progress_is_in_order_and_holds_the_idle_deadline_off",),
+    ),
+    Mutant(
+        "the list of allowed commands is not looked at again at dispatch",
+        "G5",
+        "actors/law/nodes/invocations.py",
+        "    if not may_use(known.command, role, view.node, view.policy.node_commands):\n        settle(",
+        "    if False:\n        settle(",
+        (INVOKED + "test_the_list_is_looked_at_again_at_dispatch",),
+    ),
+    Mutant(
+        "what a device says counts each time it is decided",
+        "G9",
+        "actors/law/nodes/requests.py",
+        "    return isinstance(request, NodeEvent) or (isinstance",
+        "    return False and (isinstance",
+        (
+            NODES + "test_a_log_of_its_own_is_kept_apart_from_ours",
+            UPLOADS + "test_a_try_that_failed_counts_once_however_often_it_is_decided",
+        ),
+    ),
+    Mutant(
+        "a token holds when its socket was let in, and not when it connects",
+        "G5",
+        "actors/law/nodes/connect.py",
+        "    if not view.vouched:\n",
+        "    if False:\n",
+        ("tests/gateway/test_nodes.py::test_a_hello_that_was_on_its_way_does_not_bring_a_forgotten_node_back",),
     ),
 )

@@ -197,6 +197,56 @@ def something_stands_behind_the_end(h: Lines) -> None:
     h.insert(row, type="approval.cancelled", exec_seq=None, data={"approval_id": "apr_1"})
 
 
+@plants("duplicate")
+def one_submit_begins_twice(h: Lines) -> None:
+    h.insert(h.row("execution.pending"))
+
+
+@plants("submit_lost")
+def an_accepted_submit_stands_nowhere(h: Lines) -> None:
+    """Answered before its commit, and the service died between the two: no wrapper and no reader ever heard of it."""
+    asked = next(x for x in h.of("asked", op="submit") if any(a["id"] == x["id"] for a in h.of("answered")))
+    answered = next(a for a in h.of("answered") if a["id"] == asked["id"])
+    told = {**answered["execution"], "execution_id": "e_lost"}
+    h.all += [{**asked, "id": "lost", "execution": "e_lost"}, {**answered, "id": "lost", "execution": told}]
+
+
+@plants("submit_lost")
+def nobody_knows_of_it_for_a_while(h: Lines) -> None:
+    done = h.ended(None, "completed")
+    read = next(x for x in h.of("asked", op="read") if x["execution"] == done["execution"])
+    late = h.of("end")[0]["at"]
+    h.all += [{**read, "id": "late", "at": late}, {"who": "operator", "at": late, "what": "answered", "id": "late"}]
+    h.all[-1]["status"] = 404
+
+
+@plants("outcome_disagrees")
+def what_was_over_runs_again(h: Lines) -> None:
+    """A read that goes back in time."""
+    done = h.ended(None, "completed")
+    read = next(x for x in h.of("asked", op="read") if x["execution"] == done["execution"])
+    late = h.of("end")[0]["at"]
+    shown = {"execution_id": done["execution"], "status": "running", "outcome": None}
+    h.all += [{**read, "id": "late", "at": late}, {"who": "operator", "at": late, "what": "answered", "id": "late"}]
+    h.all[-1] |= {"status": 200, "execution": shown}
+
+
+def _reset(h: Lines, first_seq: int, stream_id: str | None = None) -> None:
+    """In the place of a reader's last reopening, after it has read to the end."""
+    done = h.of("finished")[0]
+    last = [x for x in h.of("delivered", session=done["session"]) if x["who"] == done["who"]][-1]
+    opened = {**last, "what": "opened", "after_seq": last["events"][-1][0], "stream_id": f"str_{done['session']}"}
+    reset = {**opened, "what": "reset", "first_seq": first_seq, "stream_id": stream_id or opened["stream_id"]}
+    h.all += [opened, reset, *([{**last}] if first_seq == last["events"][0][0] else [])]
+
+
+@plants("needless_reset")
+def a_subscriber_is_sent_back_over_what_it_has(h: Lines) -> None:
+    done = h.of("finished")[0]
+    last = [x for x in h.of("delivered", session=done["session"]) if x["who"] == done["who"]][-1]
+    _reset(h, last["events"][0][0])
+
+
 @plants("outcome_disagrees")
 def an_answer_tells_another_end(h: Lines) -> None:
     answer = next(x for x in h.of("answered") if (x.get("execution") or {}).get("status") == "completed")
@@ -397,6 +447,19 @@ def test_a_planted_anomaly_is_found_by_its_name(name: str) -> None:
 
 def test_every_kind_of_anomaly_is_planted() -> None:
     assert {code for code, _, _ in PLANTED.values()} == set(CODES)
+
+
+def test_a_reset_over_what_is_gone_is_honest() -> None:
+    """Of another stream, of a beginning that retention took, or for a cursor that nobody was given."""
+    for seed in SEEDS:
+        restored = Lines(seed)
+        _reset(restored, 1, "str_restored")
+        assert "needless_reset" not in {a.code for a in check(observed(restored.all))}
+        ahead = Lines(seed)
+        done = ahead.of("finished")[0]
+        who = {"who": "reader-c", "at": done["at"], "session": done["session"], "stream_id": f"str_{done['session']}"}
+        ahead.all += [{**who, "what": "opened", "after_seq": 3}, {**who, "what": "reset", "first_seq": 1}]
+        assert check(observed(ahead.all)) == []
 
 
 def test_an_unknown_answer_is_held_against_nobody() -> None:

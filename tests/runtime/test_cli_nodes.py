@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -55,6 +56,7 @@ def test_the_commands_of_nodes_are_imported_when_asked_for_and_nothing_heavy_the
         (("node", "fake", "n1", "--fault", "nowhere=die"), "there is no point 'nowhere'"),
         (("node", "allow", "n1", "echo", "--any"), "either patterns, or --any"),
         (("node", "join", "n1"), "--save"),
+        (("node", "join", "n1", "--save", "t", "--url", "localhost"), "is not a URL"),
         (("task", "list", "--status", "lost"), "'lost' is not one of"),
         (("task", "begin", "t1", "--attempt", "0"), "0 is not in the range"),
     ],
@@ -150,6 +152,62 @@ async def test_a_gateway_that_dies_again_and_again_is_given_up_within_the_time_t
     assert len(gateway.keys) >= 2 and set(gateway.keys) == {"mine"}
 
 
+async def test_what_became_of_a_request_is_unknown_only_if_somebody_had_it() -> None:
+    async with Gateway(deaths=1000, thinks_s=0.01) as url, Client(url, "x", patience_s=0.2) as client:
+        with pytest.raises(Problem) as died:
+            await client.post("/v1/slow", {}, within_s=1.0)
+        with pytest.raises(Problem) as refused:
+            await client.post("/v1/nothing", {}, within_s=1.0)
+        client.url = "http://127.0.0.1:9"
+        with pytest.raises(Problem) as away:
+            await client.post("/v1/slow", {}, within_s=1.0)
+    assert (died.value.unknown, refused.value.unknown, away.value.unknown) == (True, False, False)
+
+
+class Service:
+    """Takes an invocation, and is away from then on: at once, or when it has told its id."""
+
+    def __init__(self, *, tells: bool) -> None:
+        self.tells, self.keys = tells, set[str]()
+
+    async def take(self, request: web.Request) -> web.StreamResponse:
+        self.keys.add(request.headers["Idempotency-Key"])
+        if not self.tells:
+            assert request.transport is not None
+            request.transport.abort()
+        return web.json_response({"invocation_id": "inv_1", "state": "dispatched", "ok": None}, status=202)
+
+    async def show(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response({"status": 503, "code": "storage_unavailable"}, status=503)
+
+
+@pytest.mark.parametrize("tells", [False, True])
+async def test_an_invocation_whose_outcome_is_not_heard_may_have_been_executed(
+    tells: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """5 would say that asking again is safe."""
+    from actors.operate_nodes import invoke
+
+    service = Service(tells=tells)
+    app = web.Application()
+    app.router.add_post("/v1/nodes/n/invoke", service.take)
+    app.router.add_get("/v1/invocations/inv_1", service.show)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"  # type: ignore[union-attr]
+    given: dict[str, Any] = dict.fromkeys(("role", "idle_timeout_s", "expected_connection_id", "key"))
+    async with Client(url, "x", patience_s=0.2) as client:
+        code = await invoke(
+            client, "n", "echo", None, timeout_s=0.1, wait=True, as_json=False, back_within_s=0.5, **given
+        )
+    await runner.cleanup()
+    said = capsys.readouterr().err
+    assert code == 1 and "may have been executed" in said
+    assert (f"--key {next(iter(service.keys))} " in said) if not tells else ("invocation show inv_1" in said)
+
+
 async def test_a_gateway_that_never_was_there_is_given_up_after_patience() -> None:
     began = time.monotonic()
     async with Client("http://127.0.0.1:9", "x", patience_s=0.4) as client:
@@ -196,6 +254,53 @@ def test_a_claim_outlives_the_device_that_made_it(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
+def test_a_token_that_cannot_be_kept_is_said_before_anybody_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    argv = ("node", "join", "n1", "--save", str(tmp_path / "file" / "token"), "--url", "http://127.0.0.1:9")
+    done = offline(*argv, home=tmp_path, HOLDFAST_ENROLMENT_CODE="X")
+    assert done.returncode == 1 and "cannot be kept" in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+async def test_a_log_that_is_followed_goes_on_through_a_restart_and_a_new_life_of_the_node(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from actors.operate_nodes import events
+
+    logs = {"old": 3, "new": 1}
+    life, away = "old", 0
+
+    async def log(request: web.Request) -> web.StreamResponse:
+        nonlocal life, away
+        after = int(request.query.get("after_seq", 0))
+        if life == "old" and after == 3:
+            away += 1
+            if away == 1:
+                return web.json_response({"status": 503, "code": "unavailable", "detail": "restarting"}, status=503)
+            life = "new"
+        items = [{"seq": n, "type": f"of.{life}", "ts_ms": 0, "data": {}} for n in range(after + 1, logs[life] + 1)]
+        return web.json_response({"items": items, "next_after_seq": 0, "first_seq": 1, "last_seq": logs[life]})
+
+    app = web.Application()
+    app.router.add_get("/v1/nodes/n/events", log)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"  # type: ignore[union-attr]
+    told = ""
+    async with Client(url, "x", patience_s=0.0) as client:
+        following = asyncio.create_task(events(client, "n", after_seq=0, limit=50, follow=True, as_json=True))
+        async with asyncio.timeout(20):
+            while "of.new" not in told:
+                assert not following.done(), following
+                await asyncio.sleep(0.01)
+                told += capsys.readouterr().out
+        following.cancel()
+    await runner.cleanup()
+    assert [json.loads(line)["type"] for line in told.splitlines()] == ["of.old"] * 3 + ["of.new"]
+    assert away == 2
+
+
 def test_json_is_what_programs_get(tmp_path: Path) -> None:
     """An outcome that is an error is data for a program, and a message for a person."""
     script = (
@@ -220,7 +325,9 @@ def test_json_is_what_programs_get(tmp_path: Path) -> None:
         ("ROUTE_CHANGED", False, 4),
         ("NOT_ALLOWED", False, 1),
         ("DISCONNECTED", True, 1),
-        ("DISCONNECTED", False, 1),
+        ("DISCONNECTED", False, 5),
+        ("TIMEOUT", False, 5),
+        ("CANCELLED", False, 1),
         ("NODE_ERROR", True, 1),
     ],
 )

@@ -190,7 +190,7 @@ def _unsettled(world: World) -> tuple[str, str] | None:
 def _look(world: World) -> None:
     for gateway in world.gateways[-2:]:
         if gateway.process.alive and (much := gateway.memory()) is not None:
-            raise Violation("G11", f"{much[0]} holds {much[1]} bytes; {much[2]} is the most")
+            raise Violation("G11", much)
 
 
 def _last_questions(world: World) -> None:

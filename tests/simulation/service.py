@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from actors.gateway.connection import Connection
 from actors.gateway.door import Door
 from actors.gateway.limits import Pace
 from actors.gateway.service import Gateway
@@ -16,7 +15,7 @@ from actors.gateway.wire import Wire
 from actors.law.requests import Request
 from actors.mailbox import Asleep, Mailbox, OutcomeUnknown
 from actors.objects import object_store
-from actors.protocol.defaults import RETENTION_S
+from actors.protocol.defaults import FEED_BYTES, RETENTION_S
 from actors.protocol.errors import HoldfastError
 from actors.reaper import Reaper
 from actors.session import SessionActor
@@ -140,7 +139,7 @@ class GatewayProcess:
         )
 
     def ingest(self, line: Line, session_id: str) -> None:
-        connection = line.server.connection = Connection(self.door, self._wire(line), session_id, None)  # type: ignore[attr-defined]
+        connection = line.server.connection = self.world.parts.connection(self.door, self._wire(line), session_id, None)  # type: ignore[attr-defined]
         self.process.create_task(self.gateway.ingest.converse(line.server, connection))  # type: ignore[arg-type]
 
     def stream(self, line: Line, session_id: str, **query: Any) -> None:
@@ -172,13 +171,29 @@ class GatewayProcess:
             finally:
                 asyncio._set_running_loop(None)
 
-    def memory(self) -> tuple[str, int, int] | None:
-        """The connection that holds more than it may, if there is one (G11)."""
+    def memory(self) -> str | None:
+        """What holds more than it may, or has lost count of what it holds, if there is anything (G11). Honest peers and
+        short runs never come near a bound, so it is the counts that are judged: a bound over a wrong count is none."""
         for connection in self.door.connections.values():
-            most = connection._held_max + self.world.settings.max_frame_bytes
-            if connection._held > most or connection._held < 0:
-                return connection.connection_id, connection._held, most
+            if (wrong := _miscounted(connection)) is not None:
+                return wrong
+        for feed in self.door.hub.feeds.values():
+            ring = sum(len(entry.fragment) for entry in feed._ring)
+            if feed._bytes != ring or ring > FEED_BYTES:
+                return f"the ring of {feed.session_id} counts {feed._bytes} bytes, holds {ring}, at most {FEED_BYTES}"
+            if not feed.subscribers and not feed.arriving:
+                return f"the ring of {feed.session_id} is kept, and nobody watches"
         return None
+
+
+def _miscounted(connection: Any) -> str | None:
+    name, held, most = connection.connection_id, connection._held, connection._held_max
+    waiting = sum(item.size for item in connection._lane)
+    if held > most + connection.door.settings.max_frame_bytes:
+        return f"{name} holds {held} bytes; {most} is the most"
+    if held < waiting or (held > waiting and not connection._in_flight):
+        return f"{name} counts {held} bytes; {waiting} wait and {connection._in_flight} items are at the writer"
+    return None
 
 
 class ReaperProcess:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from actors.gateway.connection import Connection
 from actors.law import effects as fx
 from actors.law import requests as rq
 from actors.store.contract import Appended, AppendItem, AppendRefused, DueDeadline, Keyed
@@ -187,6 +188,22 @@ class DropsAtStart(SimSpool):
         self._db.execute("DELETE FROM records WHERE kind IN ('output', 'event')")
 
 
+class TrustsTheDead(SimStore):
+    """A gateway that another has followed may still let its sockets own sessions."""
+
+    def _one(self, table: str, key: str) -> bool:
+        return table == "gateways" or super()._one(table, key)
+
+
+class NeverGivesBack(Connection):
+    """What was at the writer is counted as held for ever."""
+
+    def _settled(self, *told: Any) -> None:
+        before = self._held
+        super()._settled(*told)
+        self._held = before
+
+
 @dataclass(frozen=True)
 class Plant:
     name: str
@@ -209,6 +226,8 @@ PLANTS = (
     Plant("ack after a storage error", Parts(worker=AckAfterError), ("G10",)),
     Plant("shown before commit", Parts(worker=ShownBeforeCommit), ("G1",)),
     Plant("run again after a crash", Parts(spool=ForgetfulSpool, host=ForgetfulHost), ("G13",)),
+    Plant("a dead gateway is believed", Parts(store=TrustsTheDead), ("G5",)),
+    Plant("bytes are counted and never given back", Parts(connection=NeverGivesBack), ("G11",)),
     Plant("spool forgets at a crash", Parts(spool=DropsAtStart), ("G1", "G2")),
 )
 

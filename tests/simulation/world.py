@@ -13,6 +13,7 @@ from aiohttp import WSMsgType
 
 from actors import telemetry
 from actors.config import Settings
+from actors.gateway.connection import Connection
 from actors.law import requests as rq
 from actors.store.backup import _nobody_is_here
 from actors.store.contract import Outcome
@@ -83,6 +84,7 @@ class Parts:
     worker: type[SimWorker] = SimWorker
     spool: type[SimSpool] = SimSpool
     host: type[Host] = Host
+    connection: type[Connection] = Connection
 
 
 class World:

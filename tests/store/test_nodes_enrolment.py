@@ -116,6 +116,20 @@ def test_an_old_approval_lets_nobody_into_a_node_that_was_forgotten(world: NodeW
     world.do(nq.ForgetNode(node_id="n", seed=ulid()))
     assert world.store.claim_enrolment("enr_1", "claim", "tok_n", "secret") == Claimed("approved", "n")
     assert world.store.token("secret") is None
+    world.make("n")  # the id has another life: the approval was of the one before
+    assert world.store.claim_enrolment("enr_1", "claim", "tok_n", "secret") == Claimed("approved", "n")
+    assert world.store.token("secret") is None
+
+
+def test_of_two_who_ask_for_one_free_id_the_second_is_not_let_in_as_the_first(world: NodeWorld) -> None:
+    for k in (1, 2):
+        code(world, f"code{k}")
+        ask(world, f"enr_{k}", code_hash=f"code{k}", claim_hash=f"claim{k}")
+    world.store.decide_enrolment("enr_1", True, None, "tok_op")
+    assert refused(lambda: world.store.decide_enrolment("enr_2", True, ("*",), "tok_op")) == "node_exists"
+    assert world.node()["allow"] is None
+    assert world.store.claim_enrolment("enr_2", "claim2", "tok_n", "secret") == Claimed("pending", "n")
+    assert world.store.decide_enrolment("enr_2", False, None, "tok_op")["state"] == "rejected"
 
 
 def test_the_list_is_by_state_newest_first_and_paged(world: NodeWorld) -> None:

@@ -225,6 +225,18 @@ def test_too_large_a_payload_is_refused_and_nothing_of_it_is_stored(world: NodeW
     assert "too large" in shown["error"]["message"]
 
 
+def test_what_has_settled_leaves_nothing_behind(world: NodeWorld) -> None:
+    done, unsent = (world.invoke(timeout_s=60, idle_timeout_s=30)["invocation_id"] for _ in range(2))
+    world.cancel(unsent)
+    waiting = world.store._c.execute("select invocation_id from node_outbox").fetchall()
+    assert waiting == [(done,)], "what was never sent waits no more"
+    world.fetch()
+    largest = "x" * (INVOKE_PAYLOAD_BYTES - 2)  # and its quotes
+    assert world.result(done, payload=largest).answer == Done(changed=True)
+    assert world.store.invocation(done)["payload"] == largest
+    assert world.armed() == []
+
+
 def test_a_node_that_failed_is_quoted(world: NodeWorld) -> None:
     iid = world.invoke()["invocation_id"]
     world.fetch()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from actors.protocol.errors import HoldfastError
 from actors.protocol.ids import ulid
 from actors.store.contract import TaskFilter
 from tests.node_world import NodeWorld
+from tests.world import LIMITS
 
 
 @pytest.fixture
@@ -63,6 +65,30 @@ def test_a_whole_life_with_every_moment_set_once(world: NodeWorld) -> None:
         2000,
         3000,
     ]
+
+
+def test_a_moment_is_of_the_first_time_also_in_another_attempt(world: NodeWorld) -> None:
+    world.ready()
+    once = moments(world)
+    world.walk(1)
+    world.act("clear")
+    world.say("idle")
+    world.act("config")
+    world.say(("ready", "t", 1))
+    assert world.task_status() == "ready" and moments(world) == once
+    world.act("begin")
+    world.say(("recording", "t", 1))
+    once = moments(world)
+    world.unplug("rec")
+    world.walk(31)
+    assert world.task_status() == "pending"
+    world.plug("rec2", role="recorder", instance="i_2", reported="idle")
+    world.act("config")
+    world.say(("ready", "t", 2), "rec2")
+    world.act("begin")
+    world.say(("recording", "t", 2), "rec2")
+    assert (world.task_status(), world.shown()["attempt"]) == ("in_progress", 2)
+    assert moments(world) == once and {"ready_at_ms", "started_at_ms"} < once.keys()
 
 
 def test_params_go_with_config(world: NodeWorld) -> None:
@@ -136,7 +162,8 @@ def test_begin_needs_news_of_the_last_15_seconds(world: NodeWorld) -> None:
     assert world.refusal(world.act("begin")) == ("state_unknown", None)
     assert world.fetch("rec") == [{"type": "probe"}] and world.task_status() == "ready"
     world.say(("ready", "t", 1))
-    assert world.act("begin").status == 202
+    world.walk(15, sweep=False)
+    assert world.act("begin").status == 202  # of fifteen seconds ago, to the second
 
 
 def test_news_of_an_older_connection_is_no_news(world: NodeWorld) -> None:
@@ -263,6 +290,25 @@ def test_grace_gives_the_task_back_once(world: NodeWorld, story: str) -> None:
     world.walk(2)
     assert world.task_status() == "pending" and world.role("recorder")["state"] == "offline"
     assert world.armed() == []
+
+
+def test_a_recorder_that_was_in_doubt_when_it_was_lost_still_has_its_grace(world: NodeWorld) -> None:
+    """What it said last is not what it was doing: its task stands in progress, and only grace may give it back."""
+    world.recording()
+    world.say("unknown")
+    world.unplug("rec", code=1006)
+    assert world.role("recorder")["state"] == "grace" and world.task_status() == "in_progress"
+    world.walk(31)
+    assert world.role("recorder")["state"] == "offline" and world.task_status() == "pending"
+
+
+def test_without_grace_the_task_is_given_back_at_once(tmp_path: Path) -> None:
+    world = NodeWorld(tmp_path, limits=replace(LIMITS, grace_s=None))
+    world.recording()
+    world.unplug("rec")
+    gone = world.role("recorder")
+    assert (gone["state"], gone["synced"]) == ("offline", False) and world.task_status() == "pending"
+    world.close()
 
 
 def test_a_recorder_without_work_needs_no_grace(world: NodeWorld) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import pytest
 from actors.law.effects import Fenced
 from actors.law.nodes import requests as nq
 from actors.law.nodes.answers import upward_of
-from actors.objects import LocalDirectory, Unchecked, Verdict, object_store
+from actors.objects import LocalDirectory, Unchecked, Verdict, object_store, sha256_of
+from actors.protocol.defaults import UPLOAD_TRIES
 from actors.protocol.ids import ulid
 from tests.node_world import SHA, NodeWorld, told
 
@@ -223,6 +225,18 @@ def test_what_we_do_not_know_is_never_acknowledged(world: NodeWorld) -> None:
     assert [f["type"] for f in world.sent["tra2"]] == ["error"] and world.fetch("tra2") == []
 
 
+def test_a_try_that_failed_counts_once_however_often_it_is_decided(world: NodeWorld) -> None:
+    """The actor that decided it died before it could say so, and the gateway decides the same request again."""
+    world.uploading()
+    failed = nq.NodeUpload(**world.framed("tra"), report=told("failed"))
+    for _ in range(UPLOAD_TRIES):
+        world.do(failed)
+    assert state(world) == ("uploading", "requested")
+    for _ in range(UPLOAD_TRIES - 1):
+        world.upload("failed")
+    assert state(world) == ("failed", "failed")
+
+
 def test_not_found_is_the_end(world: NodeWorld) -> None:
     world.uploading()
     world.upload("not_found")
@@ -249,6 +263,20 @@ def test_not_found_is_not_believed_while_the_recorder_may_still_be_at_it(world: 
     world.say("idle", "rec2")
     world.upload("accepted")
     assert state(world) == ("uploading", "accepted")
+
+
+def test_not_found_is_not_believed_while_the_recorder_cannot_tell(world: NodeWorld) -> None:
+    world.recording()
+    world.act("finish")
+    world.say("unknown")
+    world.upload("not_found")
+    assert state(world) == ("uploading", "requested")
+    world.unplug("rec", code=1006)  # lost while it was in doubt: it may be closing the file that nobody finds yet
+    world.upload("not_found")
+    assert world.role("recorder")["state"] == "grace" and state(world) == ("uploading", "requested")
+    world.walk(31)
+    world.upload("not_found")
+    assert world.shown()["detail"] == "recording_lost"
 
 
 def test_not_found_is_believed_once_the_recorder_is_gone_for_good(world: NodeWorld) -> None:
@@ -357,6 +385,43 @@ def test_a_forgotten_nodes_recording_is_still_wanted(world: NodeWorld) -> None:
     assert state(world) == ("completed", "kept")
 
 
+def test_what_a_forgotten_node_said_last_of_a_recording_is_not_lost_with_it(world: NodeWorld) -> None:
+    """The gateway died between the node's transition and the task's, and the deadline that would say it again goes
+    with the node: nobody else will ever tell that the recording is lost."""
+    world.uploading()
+    world.carries = False
+    world.upload("not_found", "tra")
+    assert state(world) == ("uploading", "not_found")
+    world.do(nq.ForgetNode(node_id="n", seed=ulid()))
+    assert state(world) == ("failed", "not_found")
+    assert world.store.task("t")["detail"] == "recording_lost"
+
+
+def test_a_verdict_about_another_object_than_the_last_one_told_is_none(world: NodeWorld) -> None:
+    """Looking takes its time; meanwhile the device has stored it anew, under another key."""
+    world.uploading()
+    world.carries = False
+    first, second = (told("uploaded", object_key=key) for key in ("first", "second"))
+    for report in (first, second):
+        world.do(nq.NodeUpload(**world.framed("tra"), report=report))
+    world.look(first, "n")
+    assert state(world) == ("uploading", "uploaded") and artifacts(world) == 0
+    world.look(second, "n")
+    assert state(world) == ("completed", "kept") and world.shown()["artifact"]["object_key"] == "second"
+
+
+def test_an_object_that_cannot_be_looked_at_is_looked_at_again_and_again(world: NodeWorld) -> None:
+    world.uploading()
+    world.carries = False  # the store of objects is away: every look comes to nothing
+    world.upload("uploaded")
+    looks = 0
+    for _ in range(120):
+        world.walk(1, sweep=False)
+        looks += sum(len(upward_of(outcome.answer).verify) for outcome in world.sweep())
+    assert looks == 4, "after 10, 10, 20 and 40 seconds"
+    assert state(world) == ("uploading", "uploaded")
+
+
 # ---------------------------------------------------------------- looking at objects
 
 
@@ -384,6 +449,27 @@ async def test_no_key_leads_out_of_the_store(tmp_path: Path, key: str) -> None:
     (root / "link").symlink_to(tmp_path)
     verdict = await look(root, key)
     assert (verdict.ok, verdict.detail) == (False, "the object key is not a path below the store")
+
+
+@pytest.mark.parametrize("key", ["circle", "circle/1", "x" * 300, "t/" + "x" * 300, "pipe", "t/pipe/1"])
+async def test_a_name_that_no_object_can_have_is_an_answer_and_not_an_error(tmp_path: Path, key: str) -> None:
+    """An error would be asked again for ever, and the task would stand at `uploading` as long as the device says so."""
+    root = tmp_path / "objects"
+    (root / "t").mkdir(parents=True)
+    (root / "circle").symlink_to("circle")
+    for pipe in (root / "pipe", root / "t" / "pipe"):
+        os.mkfifo(pipe)
+    assert not (await look(root, key)).ok
+
+
+async def test_what_is_still_being_written_to_is_read_as_far_as_was_told(tmp_path: Path) -> None:
+    """Something that has no end is no file: it is looked at without being waited for, or read for ever."""
+    root = tmp_path / "objects"
+    root.mkdir()
+    (root / "endless").symlink_to("/dev/zero")
+    assert (await look(root, "endless")).detail == "the object key is not a path below the store"
+    with open("/dev/zero", "rb") as zeroes:
+        assert sha256_of(zeroes, 3) == hashlib.sha256(bytes(3)).hexdigest()
 
 
 async def test_a_store_that_is_away_concludes_nothing(tmp_path: Path) -> None:

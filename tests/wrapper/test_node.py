@@ -40,6 +40,20 @@ class Probe(Device):
                     return "x" * (300 << 10)
                 case "broken":
                     raise ZeroDivisionError("a bug")
+                case "bytes":
+                    return {"raw": b"\x00"}
+                case "nan":
+                    return {"mean": float("nan")}
+                case "half":
+                    return "half a \ud83d character"
+                case "circle":
+                    found: list[Any] = []
+                    found.append(found)
+                    return found
+                case "unnameable":
+                    raise FileNotFoundError(b"\xff.bin".decode(errors="surrogateescape"))
+                case "big progress":
+                    await call.progress("x" * (2 << 20))
                 case "wait":
                     await asyncio.Event().wait()
             raise CallFailed("cannot")
@@ -141,7 +155,18 @@ async def test_a_call_is_answered_once_with_its_result(door: Door, running: Runn
 
 
 @pytest.mark.parametrize(
-    ("command", "words"), [("nothing", "cannot"), ("broken", "ZeroDivisionError: a bug"), ("big", "payload too large")]
+    ("command", "words"),
+    [
+        ("nothing", "cannot"),
+        ("broken", "ZeroDivisionError: a bug"),
+        ("big", "payload too large"),
+        ("bytes", "not JSON"),
+        ("nan", "not JSON"),
+        ("half", "not JSON"),
+        ("circle", "not JSON"),
+        ("unnameable", "FileNotFoundError"),
+        ("big progress", "payload too large"),
+    ],
 )
 async def test_a_call_that_fails_is_that_callers_error(door: Door, running: Running, command: str, words: str) -> None:
     await running.live()
@@ -150,6 +175,7 @@ async def test_a_call_that_fails_is_that_callers_error(door: Door, running: Runn
     assert door.results["inv_1"]["ok"] is False and words in door.results["inv_1"]["error"]["message"]
     await door.invoke("node", "inv_2", "echo", 1)
     await eventually(lambda: door.results.get("inv_2", {}).get("payload") == 1)
+    assert len(door.hellos) == 1, "nobody else's call pays for it"
 
 
 async def test_a_cancelled_call_ends_and_says_nothing(door: Door, running: Running) -> None:

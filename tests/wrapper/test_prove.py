@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from actors.http_client import Client
-from actors.prove import Proof, prove
+from actors.http_client import Client, Problem
+from actors.protocol.codes import EXIT_CONFLICT
+from actors.prove import Peer, Proof, prove
 from tests.wrapper.fake_nodes import Door
 
 MISTAKES = {
@@ -43,6 +44,7 @@ class Registry(Door):
         self.log: list[dict[str, Any]] = []
         self.presence = "never"
         self.commands: list[str] = []
+        self.withheld: dict[str, Any] = {"drained": False, "denied_commands": []}
         self.invocations: dict[str, dict[str, Any]] = {}
         self.waiting: dict[str, asyncio.Future[None]] = {}
         self.closing: set[asyncio.Task[Any]] = set()
@@ -58,9 +60,12 @@ class Registry(Door):
     # ------------------------------------------------------------ HTTP
 
     async def show(self, request: web.Request) -> web.Response:
-        role = {"connection_id": self.facts[self.owner][0] if self.owner else None}
+        role = {
+            "connection_id": self.facts[self.owner][0] if self.owner else None,
+            "state": "connected" if self.owner else "offline",
+        }
         body = {"connected": self.owner is not None, "commands": self.commands, "roles": {"node": role}}
-        return web.json_response(body | {"presence": {"reason": self.presence}})
+        return web.json_response(body | {"presence": {"reason": self.presence}} | self.withheld)
 
     async def events(self, request: web.Request) -> web.Response:
         after = int(request.query.get("after_seq", 0))
@@ -171,3 +176,26 @@ async def test_each_mistake_is_caught_by_the_fact_that_is_about_it(registry: Reg
     proof = await proof_on(registry, 4, 0.5)
     said = [*proof.violated, *(words for one in proof.rounds for words in one.violated)]
     assert not proof.holds and [words for words in said if words.startswith(fact)], said
+
+
+async def test_a_node_with_a_past_and_an_owner_is_judged_by_the_proof_alone(registry: Registry) -> None:
+    owner = Peer(registry.url, registry.node_id, "owner", "i_owner", 1)
+    for _ in range(2):
+        await owner.connect("secret")
+        proof = await proof_on(registry, 2, 10.0)
+        assert proof.holds, proof.violated
+        assert proof.facts["log.superseded"] == 3, "the owner, and the first of each round"
+        await owner.end()
+
+
+@pytest.mark.parametrize(
+    ("withheld", "words"),
+    [({"drained": True}, "drained"), ({"denied_commands": ["fetch", "echo"]}, "may not be asked echo")],
+)
+async def test_a_node_that_may_not_be_asked_is_said_to_be_that_and_is_no_violation(
+    registry: Registry, withheld: dict[str, Any], words: str
+) -> None:
+    registry.withheld |= withheld
+    with pytest.raises(Problem) as refused:
+        await proof_on(registry, 2, 10.0)
+    assert words in refused.value.detail and refused.value.exit_code == EXIT_CONFLICT

@@ -38,6 +38,9 @@ def connect(view: NodeView, hello: NodeConnect) -> NodeDecision:
         return NodeDecision(RefuseConnection(CLOSE["try_again_later"], "this connection was superseded", 0.0))
     if not view.door_open:
         return NodeDecision(RefuseConnection(CLOSE["service_restart"], "this gateway is gone", 0.0))
+    if not view.vouched:
+        # Forgetting a node revokes its tokens: a socket that was let in just before may not bring it back.
+        return NodeDecision(RefuseConnection(CLOSE["not_authenticated"], "the token was revoked or has expired"))
     if owner is not None and (
         refusal := late_or_too_soon(owner, hello.instance_id, hello.attempt, view.service_ms, view.policy)
     ):
@@ -151,7 +154,9 @@ def closed(view: NodeView, request: NodeClosed) -> NodeDecision:
     grace_s = view.policy.limits.grace_s
     # Work: a task that occupies it, or one that was finished and that it still recorded when we last heard of it.
     at_work = role.reported is not None and role.reported.state in HOLDING
-    holds = request.role in SHADOWED and (at_work or bool(draft.busy_tasks()))
+    # In doubt it may be at one that is wanted and that nobody has accepted yet.
+    may_be = not role.synced and any(i.state == "requested" for i in draft.intents.values())
+    holds = request.role in SHADOWED and (at_work or may_be or bool(draft.busy_tasks()))
     waits = holds and grace_s is not None
     role = draft.set_role(
         request.role,

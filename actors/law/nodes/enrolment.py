@@ -41,8 +41,10 @@ def refuse_code(code: Code | None, node_id: str, taken: bool, now_ms: int) -> Re
 
 
 def resolve(
-    e: Enrolment, approve: bool, allow: tuple[str, ...] | None, by: str | None, now_ms: int
+    e: Enrolment, approve: bool, allow: tuple[str, ...] | None, by: str | None, now_ms: int, *, taken: bool = False
 ) -> Enrolment | Refuse:
+    """taken: there is a node with this id by now, and the code did not name it. Of two who asked for one free id with
+    codes of their own, the second would be let in as the first; it can only be rejected."""
     state = TRANSITIONS.get((e.state, "approve" if approve else "reject"))
     if state is None:
         winner = {
@@ -52,6 +54,10 @@ def resolve(
             "resolved_at_ms": e.decided_at_ms,
         }
         return Refuse("already_resolved", f"it is {e.state}", {"winner": winner})
+    if approve and taken:
+        return Refuse(
+            "node_exists", f"{e.node_id} is another device by now; reject this one, or make a code for that id"
+        )
     return replace(e, state=state, allow=allow if approve else None, decided_at_ms=now_ms, decided_by=by)
 
 

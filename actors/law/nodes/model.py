@@ -268,9 +268,10 @@ class NodeView:
     node, roles: of the node that the request is about; a task's requests are about the node that it belongs to.
     invocations: all that are not settled, and the named one. outbox: of NodeFetch, what its connection may have now.
     tasks: those of the node that occupy its recorder, those with an open intent, those that its roles report, and
-    every one that is named, whosever it is.
+    every one that is named, whosever it is; of ForgetNode, those that may not have heard the node's last word.
     intents: the open ones of the node, and every one of the named tasks.
     deadline_due: when the swept deadline is due, None if the row is gone. door_open, connection_used: as for sessions.
+    vouched: the token of the connection that asks to own a role still holds.
     """
 
     node: Node | None
@@ -286,3 +287,4 @@ class NodeView:
     policy: Policy
     door_open: bool = True
     connection_used: bool = False
+    vouched: bool = True

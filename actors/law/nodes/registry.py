@@ -8,7 +8,7 @@ from actors.law.nodes.effects import InsertNode, NodeDecision, RemoveNode, SetNo
 from actors.law.nodes.invocations import settle
 from actors.law.nodes.model import Node, NodeView
 from actors.law.nodes.requests import ChangeNode, CreateNode, ForgetNode, Unset
-from actors.law.nodes.tasks import step
+from actors.law.nodes.tasks import follow_uploads, step
 from actors.protocol.codes import CLOSE
 
 
@@ -47,8 +47,11 @@ def forget(view: NodeView, request: ForgetNode) -> NodeDecision:
     for invocation in list(draft.invocations.values()):
         if not invocation.settled:
             settle(draft, invocation, "UNAVAILABLE", "the node was forgotten")
+    # Nobody is left who could report upward: the node's rows go in this very transaction.
+    for task in list(draft.tasks.values()):
+        if task.node_id == request.node_id:
+            follow_uploads(draft, task)
     for task in draft.busy_tasks():
-        # Nobody is left who could report upward: the node's rows go in this very transaction.
         step(draft, task, "lapse")
     draft.do(RemoveNode(request.node_id))
     return draft.decide(Show("nothing", 204))

@@ -102,6 +102,7 @@ class CancelInvocation(NodeRequest):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeConnect(NodeRequest):
     """may_create: its token was made for this very node, or by an admin: the first connect makes the node.
+    token_hash: of that token; it has to stand when this is decided, not only when the socket was let in.
 
     attempt None: the device does not count its connects; then the later arrival owns. uploads None: it did not say.
     """
@@ -117,6 +118,7 @@ class NodeConnect(NodeRequest):
     reported: Reported | None = None
     uploads: tuple[UploadReport, ...] | None = None
     may_create: bool = False
+    token_hash: str | None = None
 
     def tasks_named(self) -> tuple[str, ...]:
         told = [u.task_id for u in self.uploads or ()]
@@ -269,3 +271,8 @@ class UploadVerified(TaskRequest):
 
 # What operators ask of nodes and tasks; answered again from the stored answer when asked again.
 BY_NODE_OPERATORS: Final = (CreateNode, ChangeNode, ForgetNode, Invoke, CancelInvocation, CreateTask, TaskAction)
+
+
+def counts(request: Request) -> bool:
+    """What a device says that would count twice if it were decided twice: a line of its log, a try that failed."""
+    return isinstance(request, NodeEvent) or (isinstance(request, NodeUpload) and request.report.status == "failed")

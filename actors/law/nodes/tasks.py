@@ -157,7 +157,7 @@ def report(view: NodeView, request: TaskReport) -> NodeDecision:
     ours = task if task is not None and task.node_id == request.node_id else None
     before = len(draft.effects)
     if ours is not None:
-        ours = _follow_uploads(draft, ours)
+        ours = follow_uploads(draft, ours)
     recorder = draft.roles.get("recorder")
     told = recorder.reported if recorder is not None and recorder.connected and recorder.synced else None
     if recorder is not None and told is not None and told.task_id == request.task_id:
@@ -168,7 +168,7 @@ def report(view: NodeView, request: TaskReport) -> NodeDecision:
     return draft.decide(Done(changed=len(draft.effects) > before))
 
 
-def _follow_uploads(draft: NodeDraft, task: Task) -> Task:
+def follow_uploads(draft: NodeDraft, task: Task) -> Task:
     intent = draft.intents.get((task.task_id, task.attempt))
     taken = uploads_say(task, intent)
     if taken is None or intent is None:
