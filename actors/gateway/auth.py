@@ -67,7 +67,6 @@ class Caller:
             raise HoldfastError("node_not_found")
         return self
 
-
     @property
     def collects(self) -> bool:
         """It sees the work of one station (its token's), and of none if its token names none."""

@@ -21,7 +21,9 @@ ORDER_TAGS: Final[dict[str, str]] = {
 OF_ORDER: Final = Param("order_id", ID, "only of this order", codes=("bad_id",))
 OF_STATION: Final = Param("station_id", ID, "only of this station", codes=("bad_id",))
 SEARCH: Final[dict[str, Any]] = {"type": "string", "maxLength": 200}
-HANDOFF: Final = Text("application/json", "one line of compact JSON, its keys in a fixed order, for the device's parser")
+HANDOFF: Final = Text(
+    "application/json", "one line of compact JSON, its keys in a fixed order, for the device's parser"
+)
 ORDER_ROUTES: Final[tuple[Route, ...]] = (
     # ------------------------------------------------------------ orders
     Route(
@@ -30,7 +32,7 @@ ORDER_ROUTES: Final[tuple[Route, ...]] = (
         handler="orders.create",
         tag="orders",
         does="Make an order",
-        more="`quota_policy`: `rows` counts every task that was not deleted; `live` releases failed and cancelled ones.",
+        more="`quota_policy`: `rows` counts every task that is not deleted; `live` releases failed and cancelled ones.",
         scopes=MAY_OPERATE,
         body=resources.CreateOrder,
         params=(KEY,),
@@ -266,7 +268,12 @@ ORDER_ROUTES: Final[tuple[Route, ...]] = (
         tag="stations",
         does="List stations, the newest first",
         scopes=MAY_READ,
-        params=(LIMIT, CURSOR),
+        params=(
+            Param("collector_id", ID, "where this collector is bound now", codes=("bad_id",)),
+            Param("node_id", ID, "where this node is bound now", codes=("bad_id",)),
+            LIMIT,
+            CURSOR,
+        ),
         answers={200: resources.StationPage},
     ),
     Route(

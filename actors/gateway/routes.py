@@ -35,7 +35,7 @@ from actors.gateway.route import (
     Param,
     Route,
 )
-from actors.protocol import resources
+from actors.protocol import order_resources, resources
 from actors.protocol.codes import STATUSES, Link
 from actors.protocol.defaults import PAGE_EVENTS
 
@@ -342,7 +342,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         does="Who the token is",
         more="Of a collector also its station, who and what is bound there, and what the device can do.",
         scopes=frozenset(get_args(resources.Scope)),
-        answers={200: resources.Me},
+        answers={200: order_resources.Me},
         never=("forbidden",),
     ),
     Route(

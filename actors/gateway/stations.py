@@ -14,6 +14,7 @@ from actors.law.orders import requests as rq
 from actors.protocol import ids
 from actors.protocol import order_resources as resources
 from actors.protocol.errors import HoldfastError
+from actors.store.contract import StationFilter
 
 
 class StationApi(Room):
@@ -34,9 +35,14 @@ class StationApi(Room):
     async def list(self, request: web.Request) -> web.Response:
         caller = await self.authority.caller(request)
         query = Query(request)
-        limit, cursor = query.limit(), query.text("cursor", 500)
+        wanted = StationFilter(
+            collector_id=query.id("collector_id"),
+            node_id=query.id("node_id"),
+            limit=query.limit(),
+            cursor=query.text("cursor", 500),
+        )
         caller.need(MAY_READ)
-        return page_of(await self.door.worker.read(lambda store: store.stations(limit, cursor)))
+        return page_of(await self.door.worker.read(lambda store: store.stations(wanted)))
 
     async def show(self, request: web.Request) -> web.Response:
         caller = (await self.authority.caller(request)).need(MAY_SEE_WORK)

@@ -2,8 +2,8 @@
 
 A new route: add a row. A row says what the callers who may are told (`yes`), who they are (`may`), and for what: `one`
 session (other sessions' tokens are told 404), `all` (tokens of one session are told 403), or `anybody` (no token).
-`station`: as `all`, and a collector is told 404 but for its own station; `complete`: 403 there; `work`: a list, in which
-a collector finds its own and nothing else.
+`station`: as `all`, and a collector is told 404 but for its own station; `complete`: 403 there; `work`: a list, in
+which a collector finds its own and nothing else.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Row:
     of: Literal["one", "all", "self", "anybody", "node", "station", "complete", "work"] = "one"
     body: Any = None
     how: Literal["http", "sse", "socket"] = "http"
-    # what has to be there: "running", "approval", "token", "webhook", "node", "invocation", "task", "enrolment", "code",
-    # "collector", "station" (bound to the node and the collector), "order", "batch"
+    # what has to be there: "running", "approval", "token", "webhook", "node", "invocation", "task", "enrolment",
+    # "code", "collector", "station" (bound to both), "order", "batch"
     first: tuple[str, ...] = field(default=())
 
     @property

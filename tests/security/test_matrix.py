@@ -224,7 +224,9 @@ async def test_the_body_is_that_of_an_unknown_id_for_everybody(house: House) -> 
 
 async def test_another_stations_collector_learns_nothing_of_whether_anything_is_there(house: House) -> None:
     """A station, a batch, a task, a handoff that are there, and ones that never were: word for word the same."""
-    async with Cell(house, Row("GET", "", 200, first=("node", "collector", "station", "order", "batch")), "", 0) as cell:
+    async with Cell(
+        house, Row("GET", "", 200, first=("node", "collector", "station", "order", "batch")), "", 0
+    ) as cell:
         other = await secret_of(house, "other collector", "s0")
         for path in ("/v1/stations/{station_id}", "/v1/batches/{bid}", "/v1/tasks/{task_id}"):
             unknown = path.partition("{")[0] + "never"
