@@ -8,6 +8,7 @@ import click
 
 from actors.cli_base import CONTEXT, ID, Where, client_options
 from actors.protocol.codes import EXIT_OK
+from actors.protocol.ids import valid_id
 from actors.protocol.order_codes import BATCH_STATUSES, ORDER_STATUSES, QUOTA_POLICIES
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ class GroupType(click.ParamType[dict[str, Any]]):
             return value
         which, equals, quantity = str(value).rpartition("=")
         sop_id, slash, subscene_id = which.partition("/")
-        if not (equals and slash and sop_id and subscene_id and quantity.isascii() and quantity.isdigit()):
+        ids = slash and valid_id(sop_id) and valid_id(subscene_id)
+        if not (equals and ids and quantity.isascii() and quantity.isdigit()):
             self.fail(f"{value!r} is not SOP_ID/SUBSCENE_ID=QUANTITY", param, ctx)
         return {"sop_id": sop_id, "subscene_id": subscene_id, "quantity": int(quantity)}
 
@@ -332,8 +334,8 @@ def batch_delete(where: Where, batch_id: str, as_json: bool) -> None:
 
 @batch.command("complete", context_settings=CONTEXT)
 @click.argument("batch_id", type=ID)
-@click.argument("sop_id")
-@click.argument("subscene_id")
+@click.argument("sop_id", type=ID)
+@click.argument("subscene_id", type=ID)
 @click.argument("quantity", type=COUNT, default=1)
 @KEY
 @client_options
@@ -355,8 +357,8 @@ def batch_complete(
 
 @batch.command("handoff", context_settings=CONTEXT)
 @click.argument("batch_id", type=ID)
-@click.argument("sop_id")
-@click.argument("subscene_id")
+@click.argument("sop_id", type=ID)
+@click.argument("subscene_id", type=ID)
 @client_options
 def batch_handoff(where: Where, batch_id: str, sop_id: str, subscene_id: str, as_json: bool) -> None:
     """What an external device is given of a group: one line of JSON, byte for byte (with or without --json)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -35,12 +36,11 @@ def station_create(
     where: Where, collector_id: str, node_id: str, station_id: str | None, key: str | None, as_json: bool, **more: Any
 ) -> None:
     """A new station of a collector and a node; prints its id. Where either was bound before, it is no longer."""
+    body = _body(collector_id=collector_id, node_id=node_id, station_id=station_id, **more)
 
     async def work(client: Client) -> int:
         from actors import show
-        from actors.operate_orders import station_body
 
-        body = station_body(collector_id=collector_id, node_id=node_id, station_id=station_id, **more)
         made = await client.post("/v1/stations", body, key=key)
         show.data(made, as_json, made["station_id"])
         return EXIT_OK
@@ -81,40 +81,23 @@ def station_show(where: Where, station_id: str, as_json: bool) -> None:
     where.run(work)
 
 
-@station.command("bind", context_settings=CONTEXT)
-@click.argument("station_id", type=ID)
-@click.option("--collector", "collector_id", type=ID)
-@click.option("--node", "node_id", type=ID)
-@client_options
-def station_bind(where: Where, station_id: str, collector_id: str | None, node_id: str | None, as_json: bool) -> None:
-    """Another collector, another node, or both: a new binding that supersedes the current one. Planned tasks of its
-    open batches follow to the new node; while one is under way there, it is refused (exit 4)."""
-    change = {k: v for k, v in {"collector_id": collector_id, "node_id": node_id}.items() if v is not None}
-    if not change:
-        raise click.UsageError("nobody to bind: --collector, --node, or both")
-    _change(where, f"/v1/stations/{station_id}", change, as_json)
-
-
 @station.command("update", context_settings=CONTEXT)
 @click.argument("station_id", type=ID)
+@click.option("--collector", "collector_id", type=ID, help="Who works there from now on.")
+@click.option("--node", "node_id", type=ID, help="With what, from now on.")
 @click.option("--name")
 @KIND
 @CAPABILITIES
 @client_options
 def station_update(where: Where, station_id: str, as_json: bool, **more: Any) -> None:
-    """Another name, another kind of device; who is bound stays."""
-    if all(value is None for value in more.values()):
-        raise click.UsageError("nothing to change: --name, --type, or --capabilities")
+    """Another collector or node is a new binding, which supersedes the current one.
 
-    async def work(client: Client) -> int:
-        from actors import show
-        from actors.operate_orders import station_body
-
-        changed = await client.patch(f"/v1/stations/{station_id}", station_body(**more))
-        show.data(changed, as_json, show.facts(changed))
-        return EXIT_OK
-
-    where.run(work)
+    Planned tasks of open batches follow to the new node; while one is under way on the old, it is refused (exit 4).
+    """
+    change = _body(**more)
+    if not change:
+        raise click.UsageError("nothing to change: --collector, --node, --name, or --type")
+    _change(where, f"/v1/stations/{station_id}", change, as_json)
 
 
 @station.command("delete", context_settings=CONTEXT)
@@ -141,6 +124,26 @@ def station_bindings(where: Where, station_id: str, limit: int, as_json: bool) -
         return EXIT_OK
 
     where.run(work)
+
+
+def _body(*, type_name: str | None, capabilities: str | None, **plain: str | None) -> dict[str, Any]:
+    """What was given of a station, as the service takes it."""
+    body: dict[str, Any] = {name: value for name, value in plain.items() if value is not None}
+    if type_name is not None:
+        body["node_type"] = {"name": type_name, "capabilities": _object(capabilities)}
+    elif capabilities is not None:
+        raise click.UsageError("--capabilities are those of a --type")
+    return body
+
+
+def _object(text: str | None) -> Any:
+    try:
+        found = json.loads(text or "{}")
+    except ValueError as error:
+        raise click.BadParameter(f"not JSON: {error}", param_hint="--capabilities") from None
+    if not isinstance(found, dict):
+        raise click.BadParameter("not a JSON object", param_hint="--capabilities")
+    return found
 
 
 def _change(where: Where, path: str, change: dict[str, Any], as_json: bool) -> None:
@@ -233,9 +236,7 @@ def collector_show(where: Where, collector_id: str, as_json: bool) -> None:
 @click.option("--name")
 @click.option("--operator-id")
 @client_options
-def collector_update(
-    where: Where, collector_id: str, name: str | None, operator_id: str | None, as_json: bool
-) -> None:
+def collector_update(where: Where, collector_id: str, name: str | None, operator_id: str | None, as_json: bool) -> None:
     """Another name, another operator id."""
     change = {k: v for k, v in {"name": name, "operator_id": operator_id}.items() if v is not None}
     if not change:

@@ -80,7 +80,7 @@ class Problem(Exception):
     def numbers(self) -> str:
         """What a refusal says beyond words: `requested 12, remaining_assignable 3`."""
         told = ((k, v) for k, v in self.body.items() if k not in _WORDS and isinstance(v, str | int | float))
-        return ", ".join(f"{name} {value}" for name, value in told)
+        return ", ".join(f"{name} {v if isinstance(v, str) else json.dumps(v)}" for name, v in told)
 
     @property
     def exit_code(self) -> int:

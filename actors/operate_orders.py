@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from typing import Any, Final
-from urllib.parse import quote
 
 from actors import show, show_orders
 from actors.http_client import Client, Problem
@@ -82,16 +81,7 @@ async def complete(
 
 async def handoff(client: Client, batch_id: str, sop_id: str, subscene_id: str) -> int:
     """Its bytes and nothing else; at a terminal, a line end behind them."""
-    group = f"{quote(sop_id, safe='')}/{quote(subscene_id, safe='')}"
-    line = await client.get_text(f"/v1/batches/{batch_id}/groups/{group}/handoff")
+    line = await client.get_text(f"/v1/batches/{batch_id}/groups/{sop_id}/{subscene_id}/handoff")
     sys.stdout.buffer.write(line.encode() + (b"\n" if sys.stdout.isatty() else b""))
     sys.stdout.flush()
     return EXIT_OK
-
-
-def station_body(*, type_name: str | None, capabilities: str | None, **plain: str | None) -> dict[str, Any]:
-    """What was given of a station, as the service takes it. Raises Problem (usage)."""
-    body: dict[str, Any] = {name: value for name, value in plain.items() if value is not None}
-    kind = {"name": type_name, "capabilities": read_json(capabilities, "--capabilities")}
-    kind = {name: value for name, value in kind.items() if value is not None}
-    return body | ({"node_type": kind} if kind else {})

@@ -11,9 +11,9 @@ ORDER_HEAD = ("ORDER", "STATUS", "COMPLETED", "TASKS", "ASSIGNABLE", "QUOTA", "C
 BATCH_HEAD = ("BATCH", "ORDER", "STATION", "STATUS", "COMPLETED", "CREATED")
 GROUP_HEAD = ("SOP", "SUBSCENE", "TASKS", "PENDING", "COMPLETED")
 NOTICE_HEAD = ("NOTICE", "NODE", "CAUSE", "TASKS", "SENT", "CREATED", "SETTLED")
-STATION_HEAD = ("STATION", "COLLECTOR", "NODE", "TYPE", "CREATED", "NAME")
+STATION_HEAD = ("STATION", "COLLECTOR", "NODE", "TYPE", "OPEN BATCHES", "CREATED", "NAME")
 BINDING_HEAD = ("VERSION", "COLLECTOR", "NODE", "BOUND", "ENDED", "BY")
-COLLECTOR_HEAD = ("COLLECTOR", "OPERATOR ID", "CREATED", "NAME")
+COLLECTOR_HEAD = ("COLLECTOR", "STATION", "OPERATOR ID", "CREATED", "NAME")
 
 
 def order_row(order: Mapping[str, Any]) -> list[object]:
@@ -84,7 +84,8 @@ def notice_row(notice: Mapping[str, Any]) -> list[object]:
 def station_row(station: Mapping[str, Any]) -> list[object]:
     kind = (station["node_type"] or {}).get("name")
     names = ("station_id", "collector_id", "node_id")
-    return [*(station[name] for name in names), kind, ago(station["created_at_ms"]), (station["name"] or "")[:40]]
+    told = [kind, station["open_batches"], ago(station["created_at_ms"]), (station["name"] or "")[:40]]
+    return [*(station[name] for name in names), *told]
 
 
 def binding_row(binding: Mapping[str, Any]) -> list[object]:
@@ -94,5 +95,5 @@ def binding_row(binding: Mapping[str, Any]) -> list[object]:
 
 
 def collector_row(collector: Mapping[str, Any]) -> list[object]:
-    names = ("collector_id", "operator_id")
+    names = ("collector_id", "station_id", "operator_id")
     return [*(collector[name] for name in names), ago(collector["created_at_ms"]), (collector["name"] or "")[:40]]
