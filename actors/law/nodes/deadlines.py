@@ -38,7 +38,12 @@ def sweep(view: NodeView, request: NodeSweep) -> NodeDecision:
         case "task_reconcile":
             # It was said, and its task has not heard: said again, until the task's own transition takes the row away.
             draft.arm("task_reconcile", key, TASK_RECONCILE_S)
-            report = TaskReport(task_id=key, node_id=request.node_id, seed=nth_id("s", request.seed, 1)[2:])
+            report = TaskReport(
+                task_id=key,
+                order_id=draft.order_of(key),
+                node_id=request.node_id,
+                seed=nth_id("s", request.seed, 1)[2:],
+            )
             changed, upward = True, Upward((report,))
         case _:
             assert_never(request.kind)

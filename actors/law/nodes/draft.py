@@ -46,6 +46,11 @@ class NodeDraft:
         """What occupies the recorder."""
         return [t for t in self.tasks.values() if t.node_id == self.node_id and t.busy and t.task_id != but]
 
+    def order_of(self, task_id: str) -> str | None:
+        """Which order owns it, as far as we know of the task."""
+        task = self.tasks.get(task_id)
+        return task.order_id if task is not None else None
+
     def connected(self, role: RoleName) -> Role | None:
         found = self.roles.get(role)
         return found if found is not None and found.connected else None

@@ -115,7 +115,12 @@ def report_upward(draft: NodeDraft, seed: str, also: tuple[str, ...] = ()) -> Up
         draft.arm("task_reconcile", task_id, TASK_RECONCILE_S, keep=True)
     return Upward(
         tuple(
-            TaskReport(task_id=task_id, node_id=draft.node_id, seed=nth_id("s", seed, 1 + k)[2:])
+            TaskReport(
+                task_id=task_id,
+                order_id=draft.order_of(task_id),
+                node_id=draft.node_id,
+                seed=nth_id("s", seed, 1 + k)[2:],
+            )
             for k, task_id in enumerate(wanted)
         )
     )

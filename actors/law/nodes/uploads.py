@@ -8,6 +8,7 @@ stored what it acknowledges. A device is never told to delete what we do not kno
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final, Literal
 
 from actors.law.effects import Done, Refuse
@@ -181,7 +182,7 @@ def _take_uploaded(draft: NodeDraft, told: UploadReport, intent: Intent | None) 
         return ()
     _move(draft, intent, "uploaded", object_key=told.object_key, sha256=told.sha256, size=told.size, sends=0)
     draft.arm("upload_resend", intent.key, UPLOAD_RESEND_S[0])
-    return (told,)
+    return (replace(told, order_id=draft.order_of(told.task_id)),)
 
 
 def _take_failed(draft: NodeDraft, told: UploadReport, intent: Intent | None) -> None:
@@ -215,7 +216,7 @@ def reconcile(draft: NodeDraft, hello: NodeConnect, send: Callable[[Frame], None
         if task is None or task.terminal or task.attempt != intent.attempt:
             _close(draft, intent, "discarded")
         elif intent.state == "uploaded":
-            verify.append(_stored(intent))
+            verify.append(_stored(draft, intent))
             draft.arm("upload_resend", intent.key, UPLOAD_RESEND_S[0])
         elif hello.uploads is None:
             # It did not say what it has: nothing is concluded, and it is asked after a while.
@@ -227,8 +228,16 @@ def reconcile(draft: NodeDraft, hello: NodeConnect, send: Callable[[Frame], None
     return tuple(verify)
 
 
-def _stored(intent: Intent) -> UploadReport:
-    return UploadReport(intent.task_id, intent.attempt, "uploaded", intent.object_key, intent.sha256, intent.size)
+def _stored(draft: NodeDraft, intent: Intent) -> UploadReport:
+    return UploadReport(
+        intent.task_id,
+        intent.attempt,
+        "uploaded",
+        intent.object_key,
+        intent.sha256,
+        intent.size,
+        order_id=draft.order_of(intent.task_id),
+    )
 
 
 def sweep(draft: NodeDraft, key: str) -> Upward | None:
@@ -243,7 +252,7 @@ def sweep(draft: NodeDraft, key: str) -> Upward | None:
     if intent.state == "uploaded":
         sends = draft.set_intent(intent.task_id, intent.attempt, sends=intent.sends + 1).sends
         draft.arm("upload_resend", key, resend_after_s(sends))
-        return Upward(verify=(_stored(intent),))
+        return Upward(verify=(_stored(draft, intent),))
     request_upload(draft, intent.task_id, intent.attempt)
     return Upward()
 
