@@ -299,7 +299,7 @@ class MeNode(Resource):
 
 
 class Me(Resource):
-    """Who the token is; of a collector also where it works now. null: its token names no station, or none that is there.
+    """Who the token is; of a collector also where it works now: null if its token names no station that is there.
     capabilities always has `requires_axon`."""
 
     token_id: Id

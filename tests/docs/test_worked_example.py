@@ -51,7 +51,9 @@ def steps_of(text: str) -> Iterator[Step]:
 
 def printed(wanted: str, said: str) -> bool:
     """Line by line, whatever the widths of columns; `…` is anything."""
-    pattern = r"\s*\n\s*".join(r"\s+".join(map(re.escape, line.split())) for line in wanted.splitlines() if line.strip())
+    pattern = r"\s*\n\s*".join(
+        r"\s+".join(map(re.escape, line.split())) for line in wanted.splitlines() if line.strip()
+    )
     plain = "\n".join(line for line in said.splitlines() if line.strip())
     return re.fullmatch(pattern.replace("…", r".+?"), plain.strip()) is not None
 

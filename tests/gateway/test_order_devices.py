@@ -13,8 +13,12 @@ import pytest
 from actors.gateway.notices import AT_ONCE, WAITING_MAX, Notices
 from actors.law.effects import Done, NodeNoticed
 from actors.law.nodes.requests import TakeNotice
+from actors.law.orders.requests import ChangeOrder
 from actors.law.requests import Request
+from actors.mailbox import Asleep, NoActors
+from actors.protocol.defaults import CONTROL_DEADLINE_S
 from actors.protocol.errors import HoldfastError
+from actors.protocol.ids import ulid
 from actors.store.contract import Outcome
 from tests.gateway.house import Frame, House, eventually
 from tests.gateway.work import Work
@@ -64,18 +68,19 @@ async def test_a_recording_that_is_stored_counts_at_once_and_completes_its_order
 
 
 async def test_what_is_uploading_goes_on_when_the_order_is_completed_and_is_kept(work: Work) -> None:
-    await work.order(2)
-    await work.batch(2)
+    await work.order(4)
+    await work.batch(4)
     await work.connect()
-    first, _ = await ids_of(work)
+    first = (await ids_of(work))[0]
     await work.uploading(first)
-    await work.call("PATCH", "/v1/orders/o", {"target_count": 2})
-    await work.complete(1)
-    assert (await work.of_order())["completed_count"] == 1
-    await work.batch(1, "b2") if (await work.of_order())["remaining_assignable"] else None
+    await work.complete(2)
+    order = await work.call("PATCH", "/v1/orders/o", {"target_count": 2})
+    assert (order["status"], order["tasks"]["uploading"], order["tasks"]["cancelled"]) == ("completed", 1, 1)
+    assert (await work.of_batch())["status"] == "completed"
     assert (await work.uploaded(first))["disposition"] == "keep"
     order = await work.of_order()
-    assert (order["status"], order["completed_count"]) == ("completed", 2)
+    assert (order["status"], order["completed_count"], order["tasks"]["uploading"]) == ("completed", 3, 0)
+    assert await work.notices() == []
 
 
 # ---------------------------------------------------------------- downward
@@ -154,20 +159,17 @@ async def test_a_forgotten_node_owes_nothing_any_more(work: Work) -> None:
     await settled(work)
 
 
-async def test_a_notice_that_nobody_heard_of_is_taken_by_its_deadline(tmp_path: Path) -> None:
-    """The gateway that decided falls before it could say anything: here it drops what it should have carried."""
-    work = await Work(tmp_path).open()
+async def test_a_notice_that_nobody_heard_of_is_taken_by_its_deadline(work: Work) -> None:
+    """Whoever decided for the order falls after its commit, before it could say anything."""
     await work.order(3)
     await work.batch(2)
     await work.connect()
     held = (await ids_of(work))[0]
     await work.ready(held)
-    work.house.gateway.door.notices._waiting.update((("x", str(n)) for n in range(WAITING_MAX)))
-    await work.call("PATCH", "/v1/orders/o", {"status": "cancelled"})
+    await work.house.worker.perform(ChangeOrder(order_id="o", seed=ulid(), status="cancelled"))
     assert (await work.recorder.hear("task", action="cancel", within=30))["task_id"] == held
     await work.report("idle")
     await settled(work)
-    await work.house.close()
 
 
 async def test_a_reopened_order_that_is_completed_again_tells_again_and_each_time_once(work: Work) -> None:
@@ -240,26 +242,38 @@ async def test_nodes_that_do_not_answer_hold_a_few_places_and_nobody_else(house:
     await asyncio.gather(*slow.tasks)
 
 
-async def test_what_an_order_says_reaches_the_node_and_the_answer_does_not_wait_for_it(work: Work) -> None:
-    """The node's mailbox hangs: the order's commands are answered all the same."""
+class Frozen(NoActors):
+    """The node's actor is awake and answers nothing."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def awake(self, subject: str) -> bool:
+        return subject == "node/n"
+
+    async def call(self, request: Request, key: Any, within_s: float) -> Outcome:
+        if not isinstance(request, TakeNotice):
+            raise Asleep(request.addressee)
+        self.asked += 1
+        await asyncio.sleep(within_s)
+        raise TimeoutError
+
+
+async def test_an_order_answers_while_the_node_s_actor_is_frozen_and_the_device_is_told_in_the_end(
+    tmp_path: Path,
+) -> None:
+    house = House(tmp_path / "house")
+    house.actors = frozen = Frozen()
+    work = await Work(tmp_path, house).open()
     await work.order(9)
     await work.batch(2)
     await work.connect()
-    await work.ready((await ids_of(work))[0])
-    hanging = asyncio.Event()
-    door = work.house.gateway.door
-    local = door.mailbox.local
-
-    async def frozen(request: Request, key: Any) -> Outcome:
-        if isinstance(request, TakeNotice):
-            await hanging.wait()
-        return await local(request, key)
-
-    door.mailbox.local = frozen
-    order = await asyncio.wait_for(work.call("PATCH", "/v1/orders/o", {"status": "cancelled"}), 5)
-    assert order["status"] == "cancelled"
-    assert (await work.call("GET", "/v1/batches/b"))["status"] == "cancelled"
-    hanging.set()
-    await work.recorder.hear("task", action="cancel")
-
-
+    held = (await ids_of(work))[0]
+    await work.ready(held)
+    began = asyncio.get_running_loop().time()
+    order = await work.call("PATCH", "/v1/orders/o", {"status": "cancelled"})
+    assert order["status"] == "cancelled" and (await work.of_batch())["status"] == "cancelled"
+    assert asyncio.get_running_loop().time() - began < CONTROL_DEADLINE_S / 2
+    assert (await work.recorder.hear("task", action="cancel", within=30))["task_id"] == held
+    assert frozen.asked
+    await house.close()

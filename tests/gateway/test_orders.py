@@ -1,4 +1,4 @@
-"""Work orders over the real door: every command, every refusal with its numbers, lists, scopes, the phone that retries."""
+"""Work orders over the real door: each command, each refusal with its numbers, lists, scopes, a phone that retries."""
 
 from __future__ import annotations
 
@@ -290,20 +290,24 @@ async def test_the_handoff_is_one_line_byte_for_byte(work: Work) -> None:
 
     async def handoff(subscene: str, token: str = "t-st") -> bytes:
         path = f"/v1/batches/b/groups/fold/{subscene}/handoff"
-        async with work.house.client.get(
-            work.house.url + path, headers={"Authorization": f"Bearer {token}"}
-        ) as answer:
+        async with work.house.client.get(work.house.url + path, headers={"Authorization": f"Bearer {token}"}) as answer:
             assert (answer.status, answer.content_type) == (200, "application/json")
             return await answer.read()
 
-    assert await handoff("table") == (
-        '{"sop_slug":"fold-towel","sop_version":"2","scene_name":"Küche \\"3\\"","subscene_name":"卓\\\\",'
-        '"collector_name":"Mira Öz","collector_operator_id":"0042","device_id":"n","device_type":"dual-arm"}'
-    ).encode()
-    assert await handoff("shelf", "t-reader") == (
-        '{"sop_slug":"","sop_version":"","scene_name":"","subscene_name":"",'
-        '"collector_name":"Mira Öz","collector_operator_id":"0042","device_id":"n","device_type":"dual-arm"}'
-    ).encode()
+    assert (
+        await handoff("table")
+        == (
+            '{"sop_slug":"fold-towel","sop_version":"2","scene_name":"Küche \\"3\\"","subscene_name":"卓\\\\",'
+            '"collector_name":"Mira Öz","collector_operator_id":"0042","device_id":"n","device_type":"dual-arm"}'
+        ).encode()
+    )
+    assert (
+        await handoff("shelf", "t-reader")
+        == (
+            '{"sop_slug":"","sop_version":"","scene_name":"","subscene_name":"",'
+            '"collector_name":"Mira Öz","collector_operator_id":"0042","device_id":"n","device_type":"dual-arm"}'
+        ).encode()
+    )
 
 
 # ---------------------------------------------------------------- who sees what

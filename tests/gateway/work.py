@@ -1,5 +1,5 @@
-"""A house with work in it: a collector, a node with its recorder and uploader, a station, orders. The test is the device
-and the phone."""
+"""A house with work in it: a collector, a node with its recorder and uploader, a station, orders. The test plays the
+device and the phone."""
 
 from __future__ import annotations
 
