@@ -1,9 +1,9 @@
 """Work orders for test_http.py: what stands there, a valid request of every route, and how each refusal is provoked.
 
-Order `o` has room and the batch `b` (station `st`, group `sop`/`sub`, 3 tasks). `free` has nothing. Of `fresh` nothing
-has begun. `done` is completed (batch `db`), `off` cancelled (`ob`), `still` paused (`pb`), `small` has room for 2.
-Station `st` has the collector `c` and the node `n`; at `busy` (`cb`, `nb`) a task is ready; `unbound` has lost its
-pair to `taker`. Collector `cf` and node `nf` are bound nowhere.
+Order `o` has room and the batch `b` (station `st`, group `sop`/`sub`, 3 tasks); its batch `xb` is cancelled. Of `fresh`
+nothing has begun; `done` is completed (batch `db`), `off` cancelled (`ob`), `still` paused (`pb`). Station `st` has the
+collector `c` and the node `n`; at `busy` (`cb`, `nb`) a task is ready; `unbound` (batch `lost`) has lost its pair to
+`taker`. Collector `cf` and node `nf` are bound nowhere.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ GOOD_ORDERS: Final[dict[str, Case]] = {
     "stations_list": Case("/v1/stations", query={"limit": "1"}),
     "stations_show": Case("/v1/stations/st"),
     "stations_change": Case("/v1/stations/st", {"node_id": "nf", "name": None}),
-    "stations_delete": Case("/v1/stations/unbound"),
+    "stations_delete": Case("/v1/stations/taker"),
     "stations_bindings": Case("/v1/stations/st/bindings", query={"limit": "1"}),
     "collectors_create": Case("/v1/collectors", {"name": "new", "operator_id": "007"}),
     "collectors_list": Case("/v1/collectors", query={"limit": "1"}),
@@ -56,38 +56,54 @@ GOOD_ORDERS: Final[dict[str, Case]] = {
 }
 
 
+# batch → order, station, tasks
+BATCHES: Final = {
+    "b": ("o", "st", 3),
+    "xb": ("o", "st", 1),
+    "fb": ("fresh", "st", 1),
+    "db": ("done", "st", 1),
+    "ob": ("off", "st", 1),
+    "pb": ("still", "st", 1),
+    "lost": ("free", "unbound", 1),
+    "busy-b": ("o", "busy", 1),
+    "off-b": ("off", "busy", 1),
+}
+
+
 async def orders_in(house: House) -> None:
     """Makes what stands there. The node `n` is there already."""
     for node_id in ("nb", "nf", "nu"):
         await house.call("POST", "/v1/nodes", {"node_id": node_id})
     for collector_id in ("c", "cb", "cf", "cu"):
         await house.call("POST", "/v1/collectors", {"collector_id": collector_id, "name": f"{collector_id} of a name"})
-    for station_id, pair in {"st": "c n", "busy": "cb nb", "unbound": "cu nu", "taker": "cu nu"}.items():
-        collector_id, node_id = pair.split()
-        made = {"station_id": station_id, "collector_id": collector_id, "node_id": node_id}
-        await house.call("POST", "/v1/stations", made, status=201)
-    for order_id, target in {"free": 9, "fresh": 9, "o": 9, "done": 1, "off": 9, "still": 9, "small": 2}.items():
+    await _stations(house, st="c n", busy="cb nb", unbound="cu nu")
+    for order_id, target in {"free": 9, "fresh": 9, "o": 9, "done": 1, "off": 9, "still": 9}.items():
         await house.call("POST", "/v1/orders", {"order_id": order_id, "target_count": target}, status=201)
-    batches = {"b": ("o", 3), "fb": ("fresh", 1), "db": ("done", 1), "ob": ("off", 1), "pb": ("still", 1)}
-    for batch_id, (order_id, quantity) in batches.items():
-        asked = {"batch_id": batch_id, "station_id": "st", "groups": [{**GROUP, **NAMES, "quantity": quantity}]}
+    for batch_id, (order_id, station_id, quantity) in BATCHES.items():
+        groups = [{**GROUP, **NAMES, "quantity": quantity}]
+        asked = {"batch_id": batch_id, "station_id": station_id, "groups": groups}
         await house.call("POST", f"/v1/orders/{order_id}/batches", asked, status=201)
+    await _stations(house, taker="cu nu")
     await house.call("POST", "/v1/batches/db/complete-tasks", GROUP)
+    await house.call("PATCH", "/v1/batches/xb", {"status": "cancelled"})
     await house.call("PATCH", "/v1/orders/still", {"status": "paused"})
     await _under_way(house)
     await house.call("PATCH", "/v1/orders/off", {"status": "cancelled"})
-    gone = Token("tok_gone", "collector", station_id="gone")
-    await house.worker.write(lambda store: store.put_token(hash_of("t-gone"), gone))
-    mine = Token("tok_mine", "collector", station_id="st")
-    await house.worker.write(lambda store: store.put_token(hash_of("t-collector"), mine))
+    for name, station_id in (("gone", "gone"), ("collector", "st")):
+        token = Token(f"tok_{name}", "collector", station_id=station_id)
+        await house.worker.write(lambda store, n=name, t=token: store.put_token(hash_of(f"t-{n}"), t))  # type: ignore[misc]
+
+
+async def _stations(house: House, **pairs: str) -> None:
+    for station_id, pair in pairs.items():
+        collector_id, node_id = pair.split()
+        made = {"station_id": station_id, "collector_id": collector_id, "node_id": node_id}
+        await house.call("POST", "/v1/stations", made, status=201)
 
 
 async def _under_way(house: House) -> None:
-    """A task of `off` is ready at the recorder of `busy`: cancelling the order tells its node."""
+    """A task of `off` is set up at the recorder of `busy` and taken back, which its node is told; one of `o` stays."""
     recorder = await house.node("nb", "recorder", reported={"state": "idle"})
-    for order_id, batch_id in (("o", "busy-b"), ("off", "off-b")):
-        asked = {"batch_id": batch_id, "station_id": "busy", "groups": [{**GROUP, "quantity": 1}]}
-        await house.call("POST", f"/v1/orders/{order_id}/batches", asked, status=201)
     for batch_id in ("off-b", "busy-b"):
         task_id = await task_of(house, batch_id)
         await house.call("POST", f"/v1/tasks/{task_id}/config", {})
@@ -98,6 +114,12 @@ async def _under_way(house: House) -> None:
             await house.call("PATCH", "/v1/batches/off-b", {"status": "cancelled"})
             await recorder.hear("task", action="cancel")
             await recorder.say({"type": "state", "reported": {"state": "idle"}})
+            await eventually(lambda: _let_go(house))
+
+
+async def _let_go(house: House) -> bool:
+    (notice,) = (await house.call("GET", "/v1/orders/off/notices"))["items"]
+    return bool(notice["settled"])
 
 
 async def task_of(house: House, batch_id: str) -> str:
@@ -178,20 +200,28 @@ PROVOKED_ORDERS: Final[dict[str, Change]] = {
     "order_completed": By(
         {"orders_dispatch": _at("/v1/orders/done/batches"), "batches_adjust": _at("/v1/batches/db/tasks")}
     ),
-    "order_terminal": By({"orders_dispatch": _at("/v1/orders/off/batches"), "orders_change": _at("/v1/orders/off")}),
+    "order_terminal": By(
+        {
+            "orders_dispatch": _at("/v1/orders/off/batches"),
+            "orders_change": _at("/v1/orders/off"),
+            "batches_adjust": _at("/v1/batches/ob/tasks"),
+        }
+    ),
     "order_paused": _paused,
     "order_conflict": By({}, lambda case: case.but(body={"status": "in_progress"})),
     "target_below_assigned": By({}, lambda case: case.but(body={"target_count": 1})),
     "quota_exceeded": By({}, _groups(500)),
     "too_many_tasks": By({}, _groups(1001)),
     "duplicate_group": By({}, _groups(1, TWICE)),
-    "station_not_bound": By({}, _with(station_id="unbound")),
+    "station_not_bound": By(
+        {"orders_dispatch": _with(station_id="unbound"), "batches_adjust": _at("/v1/batches/lost/tasks")}
+    ),
     "batch_terminal": By(
         {
             "batches_change": _at("/v1/batches/db"),
             "batches_recall": _at("/v1/batches/db/recall"),
-            "batches_adjust": _at("/v1/batches/ob/tasks"),
-            "batches_complete": _at("/v1/batches/ob/complete-tasks"),
+            "batches_adjust": _at("/v1/batches/xb/tasks"),
+            "batches_complete": _at("/v1/batches/xb/complete-tasks"),
         }
     ),
     "below_begun": By({}, lambda case: _groups(0)(case.but(path="/v1/batches/db/tasks"))),
