@@ -261,6 +261,45 @@ class Frozen(NoActors):
         raise TimeoutError
 
 
+class Awake(NoActors):
+    """An order's actor, as the runtime has it: it answers its caller, and the gateway hears of the same outcome again,
+    whenever its hint arrives."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+        self.hints: list[Outcome] = []
+
+    def awake(self, subject: str) -> bool:
+        return subject == "order/o"
+
+    async def call(self, request: Request, key: Any, within_s: float) -> Outcome:
+        outcome = await self.house.worker.perform(request, key)
+        self.hints.append(outcome)
+        return outcome
+
+
+async def test_what_an_awake_actor_says_twice_is_told_the_device_once(tmp_path: Path) -> None:
+    house = House(tmp_path / "house")
+    house.actors = actor = Awake(house)
+    work = await Work(tmp_path, house).open()
+    await work.order(9)
+    await work.batch(2)
+    await work.connect()
+    held = (await ids_of(work))[0]
+    await work.ready(held)
+    before = len(work.recorder.heard)
+    await work.call("PATCH", "/v1/orders/o", {"status": "cancelled"})
+    await work.recorder.hear("task", action="cancel")
+    for late in actor.hints:
+        house.gateway.hint(late.session_id, late.last_seq, late.speech)
+    await house.gateway.door.settle(5)
+    assert (await work.notices())[0]["sends"] == 1
+    await work.report("idle")
+    await settled(work)
+    assert cancelled(work.recorder.heard[before:]) == [held]
+    await house.close()
+
+
 async def test_an_order_answers_while_the_node_s_actor_is_frozen_and_the_device_is_told_in_the_end(
     tmp_path: Path,
 ) -> None:
