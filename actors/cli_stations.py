@@ -49,15 +49,17 @@ def station_create(
 
 
 @station.command("list", context_settings=CONTEXT)
+@click.option("--collector", "collector_id", type=ID, help="Where they work now.")
+@click.option("--node", "node_id", type=ID, help="Where it is used now.")
 @LIMIT
 @client_options
-def station_list(where: Where, limit: int, as_json: bool) -> None:
+def station_list(where: Where, limit: int, as_json: bool, **wanted: str | None) -> None:
     """Newest first, each with who works there now."""
 
     async def work(client: Client) -> int:
         from actors import show, show_orders
 
-        items = await client.listed("/v1/stations", {}, limit)
+        items = await client.listed("/v1/stations", wanted, limit)
         rows = [show_orders.station_row(one) for one in items]
         show.data({"items": items}, as_json, show.table(rows, show_orders.STATION_HEAD))
         return EXIT_OK

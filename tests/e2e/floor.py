@@ -108,7 +108,13 @@ class Caller:
                 return items
 
     async def complete(
-        self, batch_id: str, quantity: int = 1, *, sop_id: str = "pick", subscene_id: str = "sink", key: str | None = None
+        self,
+        batch_id: str,
+        quantity: int = 1,
+        *,
+        sop_id: str = "pick",
+        subscene_id: str = "sink",
+        key: str | None = None,
     ) -> tuple[int, Any]:
         body = {"quantity": quantity, "sop_id": sop_id, "subscene_id": subscene_id}
         return await self.ask("POST", f"/v1/batches/{batch_id}/complete-tasks", body, key=key)
@@ -160,8 +166,10 @@ def check_completed(told: Mapping[str, Any], quantity: int) -> None:
     assert (told["requested_count"], told["completed_count"], told["created_count"]) == (quantity, quantity, 0), told
     assert len({task["task_id"] for task in told["tasks"]}) == quantity
     assert all(task["status"] == "completed" and task["batch_id"] == told["batch_id"] for task in told["tasks"])
-    assert told["group"]["total"] == told["group"]["quantity"] == sum(
-        told["group"][name] for name in (*OPEN, "completed", *RELEASED)
+    assert (
+        told["group"]["total"]
+        == told["group"]["quantity"]
+        == sum(told["group"][name] for name in (*OPEN, "completed", *RELEASED))
     ), told
     check_batch(told["batch"])
 
