@@ -35,7 +35,10 @@ def station() -> None:
 def station_create(
     where: Where, collector_id: str, node_id: str, station_id: str | None, key: str | None, as_json: bool, **more: Any
 ) -> None:
-    """A new station of a collector and a node; prints its id. Where either was bound before, it is no longer."""
+    """A new station of a collector and a node; prints its id.
+
+    Where either was bound before, it is no longer.
+    """
     body = _body(collector_id=collector_id, node_id=node_id, station_id=station_id, **more)
 
     async def work(client: Client) -> int:
@@ -92,9 +95,9 @@ def station_show(where: Where, station_id: str, as_json: bool) -> None:
 @CAPABILITIES
 @client_options
 def station_update(where: Where, station_id: str, as_json: bool, **more: Any) -> None:
-    """Another collector or node is a new binding, which supersedes the current one.
+    """Another binding, name or kind of device.
 
-    Planned tasks of open batches follow to the new node; while one is under way on the old, it is refused (exit 4).
+    Another collector or node is a new binding, which supersedes the current one. Planned tasks of open batches follow to the new node; while one is under way on the old, it is refused (exit 4).
     """
     change = _body(**more)
     if not change:
@@ -187,7 +190,10 @@ def collector() -> None:
 def collector_create(
     where: Where, name: str, collector_id: str | None, operator_id: str | None, key: str | None, as_json: bool
 ) -> None:
-    """A new collector; prints its id. A token for one station: `holdfast token create collector --station ID`."""
+    """A new collector; prints its id.
+
+    Their token is for their station: `holdfast token create collector --station ID`.
+    """
 
     async def work(client: Client) -> int:
         from actors import show
