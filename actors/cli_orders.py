@@ -356,7 +356,8 @@ def batch_complete(
 ) -> None:
     """An external device did QUANTITY planned tasks.
 
-    All or nothing, oldest first. It waits through a restart of the service, and completes once; so does a repeat by hand with the same --key.
+    All or nothing, oldest first. It waits through a restart of the service, and completes once; so does a repeat by
+    hand with the same --key.
     """
 
     async def work(client: Client) -> int:

@@ -97,7 +97,8 @@ def station_show(where: Where, station_id: str, as_json: bool) -> None:
 def station_update(where: Where, station_id: str, as_json: bool, **more: Any) -> None:
     """Another binding, name or kind of device.
 
-    Another collector or node is a new binding, which supersedes the current one. Planned tasks of open batches follow to the new node; while one is under way on the old, it is refused (exit 4).
+    Another collector or node is a new binding, which supersedes the current one. Planned tasks of
+    open batches follow to the new node; while one is under way on the old, it is refused (exit 4).
     """
     change = _body(**more)
     if not change:
