@@ -17,11 +17,12 @@ from actors.law.nodes.effects import (
     Post,
     SetIntent,
     SetInvocation,
+    SetNotice,
     SetRole,
     SetTask,
     TakeNodeEpoch,
 )
-from actors.law.nodes.model import Intent, Invocation, NodeDeadlineKind, NodeView, Role, Task
+from actors.law.nodes.model import Intent, Invocation, NodeDeadlineKind, NodeView, Notice, Role, Task
 from actors.protocol.node_codes import Role as RoleName
 
 
@@ -34,6 +35,7 @@ class NodeDraft:
         self.invocations = dict(view.invocations)
         self.tasks = dict(view.tasks)
         self.intents = dict(view.intents)
+        self.notices = dict(view.notices)
         self.effects: list[NodeEffect] = []
         self._speech: list[Speech] = []
 
@@ -103,6 +105,12 @@ class NodeDraft:
         before = self.tasks[task_id]
         after = self.tasks[task_id] = replace(before, **changes)
         self.do(SetTask(task_id, before.status, changes))
+        return after
+
+    def set_notice(self, notice_id: str, **changes: Any) -> Notice:
+        before = self.notices[notice_id]
+        after = self.notices[notice_id] = replace(before, **changes)
+        self.do(SetNotice(notice_id, before.sends, changes))
         return after
 
     def insert_intent(self, intent: Intent) -> None:

@@ -115,6 +115,11 @@ class Role:
         return self.link == "connected"
 
     @property
+    def key(self) -> str:
+        """The second column of a role's deadlines: whoever owns it later has another epoch; they mean nothing then."""
+        return f"{self.role}:{self.connection_epoch}"
+
+    @property
     def reported(self) -> Reported | None:
         if self.reported_state is None:
             return None

@@ -120,7 +120,7 @@ def news(draft: NodeDraft, task_ids: tuple[str, ...]) -> tuple[str, ...]:
 def take_report(draft: NodeDraft, told: UploadReport, send: Callable[[Frame], None]) -> tuple[UploadReport, ...]:
     """One recording of a task of this node. Returns what is to be verified."""
     task = draft.tasks[told.task_id]
-    ended = task.status in ("cancelled", "failed") or told.attempt < task.attempt
+    ended = _unwanted(task) or told.attempt < task.attempt
     if ended or task.status == "completed":
         if told.status != "not_found":
             disposition: Disposition = "discard" if ended else "keep"
@@ -138,6 +138,11 @@ def take_report(draft: NodeDraft, told: UploadReport, send: Callable[[Frame], No
             if intent is not None and "not_found" in _steps(intent) and not _may_be_recording(draft, told):
                 _close(draft, intent, "not_found", detail=told.detail)
     return ()
+
+
+def _unwanted(task: Task) -> bool:
+    """No recording of it is wanted: it ended without one, or was completed without ours (by an external device)."""
+    return task.status in ("cancelled", "failed") or (task.status == "completed" and task.uploaded_at_ms is None)
 
 
 def _may_be_recording(draft: NodeDraft, told: UploadReport) -> bool:
@@ -266,7 +271,7 @@ def verified(view: NodeView, request: UploadVerified) -> NodeDecision:
     draft = NodeDraft(view, request.node_id)
     if task is None or task.node_id != request.node_id or request.attempt > task.attempt:
         return NodeDecision(Done(changed=False))
-    if task.status in ("cancelled", "failed") or request.attempt < task.attempt:
+    if _unwanted(task) or request.attempt < task.attempt:
         if intent is not None and intent.open:
             _close(draft, intent, "discarded")
         _acknowledge(draft, request, "discard")

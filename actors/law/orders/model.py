@@ -120,8 +120,8 @@ class OrderView:
     counts: of the order's tasks. batches: the named one and those that a task moved in. batch_counts, group_counts: of
     each of `batches`. batch_taken: another order has a batch with the named id.
     open_batches: the order's open batches by status, read when all of them may be closed.
-    pending: of each group that is named, its never-begun tasks, oldest first, as many as the request may need.
-    removable: of each group that is to shrink, its cancelled tasks that never began, oldest first.
+    oldest: of the group that is completed, its pending tasks, oldest first, as many as are asked for.
+    unbegun: of each group that is to shrink, its tasks that never began (pending or cancelled), oldest first.
     held: the tasks of the order (of the batch) that occupy a recorder, or that a recorder's shadow names; read when
     they may be cancelled. shadows: which of them a recorder was told of or reports.
     binding: the present one of the batch's station; station: that it exists.
@@ -139,8 +139,8 @@ class OrderView:
     batch_taken: bool = False
     begun: int = 0  # tasks of what is to be deleted that have begun
     open_batches: Mapping[BatchStatus, int] = field(default_factory=dict)
-    pending: Mapping[GroupKey, tuple[Task, ...]] = field(default_factory=dict)
-    removable: Mapping[GroupKey, tuple[Task, ...]] = field(default_factory=dict)
+    oldest: tuple[Task, ...] = ()
+    unbegun: Mapping[GroupKey, tuple[Task, ...]] = field(default_factory=dict)
     held: Mapping[str, Task] = field(default_factory=dict)
     shadowed: frozenset[str] = frozenset()
     station: Station | None = None
