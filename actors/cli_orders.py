@@ -88,7 +88,7 @@ def order_list(where: Where, status: str | None, query: str | None, limit: int, 
 @click.argument("order_id", type=ID)
 @client_options
 def order_show(where: Where, order_id: str, as_json: bool) -> None:
-    """One order: how far it is, what may still be assigned, its batches."""
+    """One order: how far it is, and its batches."""
 
     async def work(client: Client) -> int:
         from actors.operate_orders import show_order
@@ -115,7 +115,7 @@ def order_update(where: Where, order_id: str, name: str | None, target_count: in
 @click.argument("order_id", type=ID)
 @client_options
 def order_pause(where: Where, order_id: str, as_json: bool) -> None:
-    """Nothing new is dispatched or begun; what runs goes on and counts."""
+    """Nothing new begins; what runs goes on and counts."""
     _change(where, order_id, {"status": "paused"}, as_json)
 
 
@@ -131,7 +131,10 @@ def order_resume(where: Where, order_id: str, as_json: bool) -> None:
 @click.argument("order_id", type=ID)
 @client_options
 def order_cancel(where: Where, order_id: str, as_json: bool) -> None:
-    """End it: its open batches and tasks are cancelled, its devices are told."""
+    """End it, with everything that is open of it.
+
+    Its open batches and tasks are cancelled; devices that hold one are told, and drop what they recorded.
+    """
     _change(where, order_id, {"status": "cancelled"}, as_json)
 
 
@@ -206,7 +209,10 @@ def order_adjust(
     key: str | None,
     as_json: bool,
 ) -> None:
-    """How many tasks each named group of a batch is to have; the others stay as they are."""
+    """How many tasks groups of a batch are to have.
+
+    All or nothing; groups that are not named stay as they are.
+    """
     _needs_groups(groups, groups_json)
 
     async def work(client: Client) -> int:
@@ -288,7 +294,10 @@ def batch_show(where: Where, batch_id: str, as_json: bool) -> None:
 @click.argument("batch_id", type=ID)
 @client_options
 def batch_cancel(where: Where, batch_id: str, as_json: bool) -> None:
-    """End it: every open task is cancelled, what was recorded of them is discarded."""
+    """End it, with every open task.
+
+    What was recorded of them is discarded.
+    """
 
     async def work(client: Client) -> int:
         from actors import show, show_orders
@@ -304,7 +313,10 @@ def batch_cancel(where: Where, batch_id: str, as_json: bool) -> None:
 @click.argument("batch_id", type=ID)
 @client_options
 def batch_recall(where: Where, batch_id: str, as_json: bool) -> None:
-    """Take back what has not begun; what is being recorded or uploaded goes on and counts."""
+    """Take back what has not begun.
+
+    What is being recorded or uploaded goes on and counts.
+    """
 
     async def work(client: Client) -> int:
         from actors import show, show_orders
@@ -342,9 +354,10 @@ def batch_delete(where: Where, batch_id: str, as_json: bool) -> None:
 def batch_complete(
     where: Where, batch_id: str, sop_id: str, subscene_id: str, quantity: int, key: str | None, as_json: bool
 ) -> None:
-    """QUANTITY planned tasks of a group were done by an external device: all or nothing, oldest first.
+    """An external device did QUANTITY planned tasks.
 
-    It waits through a restart of the service, and completes once; so does a repeat by hand with the same --key.
+    All or nothing, oldest first. It waits through a restart of the service, and completes once; so does a repeat by
+    hand with the same --key.
     """
 
     async def work(client: Client) -> int:
@@ -361,7 +374,10 @@ def batch_complete(
 @click.argument("subscene_id", type=ID)
 @client_options
 def batch_handoff(where: Where, batch_id: str, sop_id: str, subscene_id: str, as_json: bool) -> None:
-    """What an external device is given of a group: one line of JSON, byte for byte (with or without --json)."""
+    """What an external device is given of a group.
+
+    One line of JSON, byte for byte, with or without --json.
+    """
 
     async def work(client: Client) -> int:
         from actors.operate_orders import handoff

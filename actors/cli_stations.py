@@ -35,7 +35,10 @@ def station() -> None:
 def station_create(
     where: Where, collector_id: str, node_id: str, station_id: str | None, key: str | None, as_json: bool, **more: Any
 ) -> None:
-    """A new station of a collector and a node; prints its id. Where either was bound before, it is no longer."""
+    """A new station of a collector and a node; prints its id.
+
+    Where either was bound before, it is no longer.
+    """
     body = _body(collector_id=collector_id, node_id=node_id, station_id=station_id, **more)
 
     async def work(client: Client) -> int:
@@ -49,15 +52,17 @@ def station_create(
 
 
 @station.command("list", context_settings=CONTEXT)
+@click.option("--collector", "collector_id", type=ID, help="Where they work now.")
+@click.option("--node", "node_id", type=ID, help="Where it is used now.")
 @LIMIT
 @client_options
-def station_list(where: Where, limit: int, as_json: bool) -> None:
+def station_list(where: Where, limit: int, as_json: bool, **wanted: str | None) -> None:
     """Newest first, each with who works there now."""
 
     async def work(client: Client) -> int:
         from actors import show, show_orders
 
-        items = await client.listed("/v1/stations", {}, limit)
+        items = await client.listed("/v1/stations", wanted, limit)
         rows = [show_orders.station_row(one) for one in items]
         show.data({"items": items}, as_json, show.table(rows, show_orders.STATION_HEAD))
         return EXIT_OK
@@ -90,9 +95,10 @@ def station_show(where: Where, station_id: str, as_json: bool) -> None:
 @CAPABILITIES
 @client_options
 def station_update(where: Where, station_id: str, as_json: bool, **more: Any) -> None:
-    """Another collector or node is a new binding, which supersedes the current one.
+    """Another binding, name or kind of device.
 
-    Planned tasks of open batches follow to the new node; while one is under way on the old, it is refused (exit 4).
+    Another collector or node is a new binding, which supersedes the current one. Planned tasks of
+    open batches follow to the new node; while one is under way on the old, it is refused (exit 4).
     """
     change = _body(**more)
     if not change:
@@ -185,7 +191,10 @@ def collector() -> None:
 def collector_create(
     where: Where, name: str, collector_id: str | None, operator_id: str | None, key: str | None, as_json: bool
 ) -> None:
-    """A new collector; prints its id. A token for one station: `holdfast token create collector --station ID`."""
+    """A new collector; prints its id.
+
+    Their token is for their station: `holdfast token create collector --station ID`.
+    """
 
     async def work(client: Client) -> int:
         from actors import show

@@ -26,8 +26,8 @@ import ray.exceptions as rx
 from actors import processes, telemetry
 from actors.config import Settings
 from actors.law.effects import Speech
-from actors.law.nodes.requests import NODE, TASK
-from actors.law.orders.requests import COLLECTOR, ORDER, STATION
+from actors.law.nodes.requests import NODE, ORDER, TASK
+from actors.law.orders.requests import COLLECTOR, STATION
 from actors.law.requests import Request
 from actors.mailbox import Asleep, Mailbox, OutcomeUnknown
 from actors.objects import object_store

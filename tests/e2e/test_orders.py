@@ -1,7 +1,7 @@
 """Work orders from outside: many phones at once, keys that are repeated, and whoever decides killed in the middle.
 
-What must hold whatever happens: nothing is completed twice, nothing beyond what there is, every answer adds up by itself
-and all of them together, and no caller waits for another for ever.
+What must hold whatever happens: nothing is completed twice, nothing beyond what there is, every answer adds up by
+itself and all of them together, and no caller waits for another for ever.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import os
 import random
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -19,10 +21,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import eventually
 from tests.e2e.floor import (
     Caller,
-    Station,
     check_batch,
     check_completed,
     check_notices,
@@ -62,7 +62,8 @@ def test_five_hundred_completions_by_twenty_clients_never_over_complete_and_each
     name, target = ("dry", 1000) if end == "the group runs dry" else ("full", 700)
     station = make_station(service, name)
     make_order(service, name, target)
-    dispatch(service, name, f"{name}-b", station, group(700), group(1, "other", "one") if target > 700 else group(0))
+    others = [] if end == "the order is full" else [group(200, "other", "one")]
+    dispatch(service, name, f"{name}-b", station, *others, group(700))
     chance = random.Random(5)
     wanted = [[chance.randint(1, 3) for _ in range(EACH)] for _ in range(CLIENTS)]
     told: list[tuple[int, int, Any]] = []
@@ -258,10 +259,7 @@ def test_a_phone_that_stops_or_dies_on_the_way_completes_each_key_once(service: 
     dispatch(service, "phone", "phone-b", station, group(8))
     env = service.env | {"HOLDFAST_URL": service.url, "HOLDFAST_TOKEN": station.token}
 
-    def start(key: str) -> Any:
-        import subprocess
-        import sys
-
+    def start(key: str) -> subprocess.Popen[str]:
         argv = [sys.executable, "-m", "actors", "batch", "complete", "phone-b", "pick", "sink", "--key", key, "--json"]
         return subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

@@ -160,9 +160,8 @@ def test_an_order_by_hand(holdfast: Up) -> None:
     hand = Hand(holdfast)
     hand.json("node", "create", "hand-arm")
     assert hand.said("collector", "create", "Ada Löve", "hand-ada", "--operator-id", "op-7") == "hand-ada\n"
-    made = hand.json(
-        "station", "create", "hand-ada", "hand-arm", "hand-st", "--type", "arm", "--capabilities", '{"requires_axon":false}'
-    )  # fmt: skip
+    kind = ("--type", "arm", "--capabilities", '{"requires_axon": false}')
+    made = hand.json("station", "create", "hand-ada", "hand-arm", "hand-st", *kind)
     assert made["node_type"] == {"name": "arm", "capabilities": {"requires_axon": False}}
     assert hand.said("order", "create", "6", "hand-order", "--name", "dishes") == "hand-order\n"
     hand.refused(4, "order_exists", "order", "create", "6", "hand-order")
@@ -234,7 +233,9 @@ def test_the_handoff_is_byte_for_byte_into_a_pipe_and_ends_its_line_at_a_termina
     env = holdfast.env | {"HOLDFAST_DATA_DIR": str(holdfast.data_dir), "HOME": str(holdfast.folder)}
     command = [sys.executable, "-P", "-m", "actors", "batch", "handoff", "tty-b", "a", "b"]
     piped = subprocess.run(command, env=env, capture_output=True, timeout=60, check=True).stdout
-    assert json.loads(piped) == holdfast.ask(path)[1] and piped.startswith(b'{"sop_slug":') and not piped.endswith(b"\n")
+    assert (
+        json.loads(piped) == holdfast.ask(path)[1] and piped.startswith(b'{"sop_slug":') and not piped.endswith(b"\n")
+    )
     ours, theirs = pty.openpty()
     with subprocess.Popen(command, env=env, stdout=theirs, stderr=subprocess.DEVNULL) as child:
         assert child.wait(60) == 0
