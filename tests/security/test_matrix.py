@@ -37,7 +37,7 @@ class Cell:
     """One caller at one row: a session of its own, made ready, then asked once."""
 
     def __init__(self, house: House, row: Row, who: str, n: int) -> None:
-        self.house, self.row, self.who = house, row, who
+        self.house, self.row, self.who, self.first_of_house = house, row, who, n == 0
         self.names = {"sid": f"s{n}", "eid": "e", "aid": "apr_1", "tid": f"tok-{n}", "wid": "whk-nosuch"}
         self.names |= {"nid": f"s{n}", "iid": "inv-nosuch", "task_id": f"t{n}", "action": "cancel"}
         self.names |= {"oid": f"o{n}", "bid": f"b{n}", "station_id": f"s{n}", "collector_id": f"c{n}"}
@@ -85,6 +85,13 @@ class Cell:
         if "collector" in first:
             made = {"collector_id": names["collector_id"], "name": "x"}
             await self.house.call("POST", "/v1/collectors", made, status=201)
+        if "station" in first and self.first_of_house:
+            for path, made in (
+                ("/v1/nodes", {"node_id": "theirs"}),
+                ("/v1/collectors", {"collector_id": "they", "name": "x"}),
+                ("/v1/stations", {"station_id": "somebody-elses", "collector_id": "they", "node_id": "theirs"}),
+            ):
+                await self.house.call("POST", path, made, status=201)
         if "station" in first:
             bound = {name: names[name] for name in ("station_id", "collector_id")} | {"node_id": names["nid"]}
             await self.house.call("POST", "/v1/stations", bound, status=201)
