@@ -178,11 +178,12 @@ def test_a_forgotten_node_is_told_nothing_any_more(world: OrderWorld) -> None:
 
 
 def test_taking_it_twice_or_late_is_harmless(world: OrderWorld) -> None:
-    busy(world)
+    first = busy(world)
     world.change(status="cancelled")
     notice_id = only(world)["notice_id"]
     take = nq.TakeNotice(node_id="n", notice_id=notice_id, seed=ulid())
-    assert world.do(take).answer.changed  # type: ignore[union-attr]
+    assert not world.do(take).answer.changed  # type: ignore[union-attr]
+    assert cancels(world) == [first]  # heard of by two, said to the device once
     world.say("idle")
     settled = only(world)
     assert not world.do(take).answer.changed  # type: ignore[union-attr]

@@ -21,7 +21,12 @@ from actors.protocol.node_codes import HOLDING
 
 
 def receive_notice(view: NodeView, request: TakeNotice) -> NodeDecision:
+    """The first word only. It is often heard twice (an awake actor's answer, and its hint); saying it again to the
+    device is the deadline's, and the next connect's."""
     draft = NodeDraft(view, request.node_id)
+    notice = draft.notices.get(request.notice_id)
+    if notice is not None and notice.sends:
+        return draft.decide(Done(changed=False))
     return draft.decide(Done(changed=take(draft, request.notice_id)))
 
 
