@@ -122,6 +122,7 @@ class Caller:
 
 # ---------------------------------------------------------------- what must be true of what is shown
 
+BATCH_OPEN = ("pending", "active")
 OPEN = ("pending", "ready", "in_progress", "uploading")
 RELEASED = ("failed", "cancelled")
 

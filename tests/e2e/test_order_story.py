@@ -160,7 +160,7 @@ def test_a_batch_is_recorded_uploaded_and_acknowledged_while_each_device_is_cut_
         batch = service.patient("GET", f"/v1/batches/joined-{fate}")
         check_batch(batch)
         assert (batch["status"], batch["completed_count"]) == ("completed", 2)
-    finalizations = service._row("select finalizations from orders where order_id = 'joined'")[0]
+    finalizations = service._row("select finalizations from orders where id = 'joined'")[0]
     assert finalizations == 1
     assert service.patient("GET", "/v1/orders/joined/notices")["items"] == [], "nobody held anything that was cancelled"
 
@@ -208,4 +208,4 @@ def test_devices_that_hold_tasks_of_an_order_that_ends_are_told_once_and_let_go(
     away.start()
     eventually(lambda: notices()[away.node_id]["settled"], 30, what="who was away hears of it when it is back")
     eventually(lambda: not away.has_file(holding[1]), 10)
-    assert service._row("select finalizations from orders where order_id = 'ends'")[0] == 1
+    assert service._row("select finalizations from orders where id = 'ends'")[0] == 1

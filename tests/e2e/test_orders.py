@@ -103,6 +103,7 @@ def test_five_hundred_completions_by_twenty_clients_never_over_complete_and_each
         assert set(final) <= {(409, "batch_terminal"), (400, "too_few_pending")}
         assert final[409, "batch_terminal"] > 0
         assert all(a["current_status"] == "completed" for _, status, a in refused if status == 409)
+        assert service._row("select finalizations from orders where id = ?", name)[0] == 1
     else:
         assert all((status, a["code"]) == (400, "too_few_pending") for _, status, a in refused) and refused
         assert all(a["requested"] == quantity > a["pending"] for quantity, _, a in refused)
