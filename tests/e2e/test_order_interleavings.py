@@ -97,7 +97,7 @@ class Line:
         elif order["status"] == "cancelled":
             await self.new_order()
         elif order["status"] == "completed":
-            await self.change("target", {"target_count": order["completed_count"] + 25})
+            await self.change("target", {"target_count": order["task_count"] + 10})
         if not self.batches:
             await self.dispatch()
         deeds = self.random.choices(list(WEIGHTS), list(WEIGHTS.values()), k=AT_ONCE)
