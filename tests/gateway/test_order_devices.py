@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from actors.gateway.loops import REAPER_SILENT_MS
 from actors.gateway.notices import AT_ONCE, WAITING_MAX, Notices
 from actors.law.effects import Done, NodeNoticed
 from actors.law.nodes.requests import TakeNotice
@@ -259,6 +260,18 @@ class Frozen(NoActors):
         self.asked += 1
         await asyncio.sleep(within_s)
         raise TimeoutError
+
+
+async def test_a_device_is_told_behind_the_answer_and_waits_for_no_deadline(work: Work) -> None:
+    """While a reaper has beaten lately the gateway sweeps nothing by itself, and here there is none that would."""
+    await work.order(9)
+    await work.batch(2)
+    await work.connect()
+    held = (await ids_of(work))[0]
+    await work.ready(held)
+    await work.house.worker.write(lambda store: store.reaper_beat("reaper", 0, 0))
+    await work.call("PATCH", "/v1/orders/o", {"status": "cancelled"})
+    assert (await work.recorder.hear("task", REAPER_SILENT_MS / 1000 - 1, action="cancel"))["task_id"] == held
 
 
 class Awake(NoActors):
