@@ -290,17 +290,20 @@ def test_five_hundred_interleavings_break_no_quota_lose_no_count_and_tell_each_d
             for line in lines:
                 await line.new_order()
             over = asyncio.Event()
-            foremen = [asyncio.create_task(line.drive(over)) for line in lines]
 
             async def run(line: Line) -> None:
                 for nth in range(ROUNDS):
                     await line.interleaving(nth)
 
             began = time.monotonic()
-            await asyncio.gather(*(run(line) for line in lines))
+            async with asyncio.TaskGroup() as foremen:
+                for line in lines:
+                    foremen.create_task(line.drive(over))
+                async with asyncio.TaskGroup() as shift:
+                    for line in lines:
+                        shift.create_task(run(line))
+                over.set()
             took = time.monotonic() - began
-            over.set()
-            await asyncio.gather(*foremen)
 
             async def quiet() -> bool:
                 """Nothing is being uploaded, and every device has heard what it was told."""
