@@ -6,22 +6,20 @@ deadline has to do it. `check` looks at what must hold after every transaction, 
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 from actors.law.effects import NodeNoticed
 from actors.law.nodes import requests as nq
 from actors.law.nodes.answers import upward_of
+from actors.law.nodes.model import Notice
 from actors.law.orders import requests as oq
-from actors.law.orders.quota import counted
 from actors.law.requests import Request
 from actors.protocol.ids import ulid
-from actors.protocol.node_codes import TASK_TERMINAL
-from actors.protocol.order_codes import BATCH_OPEN, ORDER_OPEN
-from actors.store.contract import IdempotencyKey, Outcome, TaskFilter
+from actors.protocol.node_codes import TASK_STATUSES
+from actors.store import node_rows, order_rows
+from actors.store.contract import BatchFilter, IdempotencyKey, Outcome, TaskFilter
+from tests import order_rules
 from tests.node_world import NodeWorld
-
-RUNNABLE = ("pending", "ready", "in_progress")
 
 
 def wish(quantity: int, sop: str = "sop", subscene: str = "sub", **names: Any) -> oq.GroupWish:
@@ -149,88 +147,45 @@ class OrderWorld(NodeWorld):
 
     def check(self) -> None:
         c = self.store._c
-        for order_id, status, target, policy, times in c.execute(
-            "select id, status, target_count, quota_policy, finalizations from orders"
-        ).fetchall():
-            self._check_order(order_id, status, target, policy, times)
-        for batch_id, order_id, status in c.execute("select id, order_id, status from batches").fetchall():
-            self._check_batch(batch_id, order_id, status)
-        self._check_notices()
-        strays = c.execute(
-            "select t.id from tasks t left join batches b on b.id = t.batch_id "
-            "where t.order_id is not null and (b.id is null or b.order_id != t.order_id)"
-        ).fetchall()
-        assert not strays, "a task's batch is of its order"
+        notices = _all(c, order_rows.NOTICES)
+        order_rules.check(_all(c, order_rows.ORDERS), _all(c, order_rows.BATCHES), _all(c, node_rows.TASKS), notices)
         wanted = c.execute(
             "select t.id from tasks t join upload_intents i on i.task_id = t.id where t.order_id is not null "
             "and t.status = 'cancelled' and i.state in ('requested', 'accepted', 'uploaded')"
         ).fetchall()
         assert not wanted, "nobody waits for the recording of a cancelled task"
+        for notice in notices:
+            self._check_armed(notice)
 
-    def _counts(self, column: str, value: str) -> Counter[Any]:
-        sql = f"select status, count(*) from tasks where {column} = ? group by status"
-        return Counter(dict(self.store._c.execute(sql, (value,)).fetchall()))
-
-    def _check_order(self, order_id: str, status: Any, target: int, policy: Any, times: int) -> None:
-        counts = self._counts("order_id", order_id)
-        batches = [
-            row[0] for row in self.store._c.execute("select status from batches where order_id = ?", (order_id,))
-        ]
-        runnable = sum(counts[s] for s in RUNNABLE)
-        if status in ORDER_OPEN:
-            assert counted(policy, counts) <= target, "the quota holds"
-            assert counts["completed"] < target, "an order that has what it wanted is completed"
-            assert status != "created" or not counts["completed"]
-        else:
-            assert not runnable and not BATCH_OPEN.intersection(batches), "an order that has ended runs nothing"
-        assert status != "completed" or (times and counts["completed"] >= target)
-        assert status != "cancelled" or all(s in TASK_TERMINAL for s in counts if counts[s])
-        shown = self.store.order(order_id)
-        assert sum(shown["tasks"].values()) == shown["task_count"] == counts.total()
-        assert shown["remaining_assignable"] == max(0, target - counted(policy, counts))
-
-    def _check_batch(self, batch_id: str, order_id: str, status: Any) -> None:
-        counts = self._counts("batch_id", batch_id)
-        begun = counts.total() - counts["pending"] - counts["cancelled"]
-        open_ = sum(n for s, n in counts.items() if s not in TASK_TERMINAL)
-        match status:
-            case "pending":
-                assert not begun, "a batch of which something has begun is active"
-            case "active":
-                assert open_ or not counts["completed"], "a batch that is done is completed"
-            case "completed":
-                assert not sum(counts[s] for s in RUNNABLE)
-            case "recalled":
-                assert not counts["pending"] + counts["ready"], "nobody does what was recalled"
-            case "cancelled":
-                assert not open_
-        shown = self.store.batch(batch_id)
-        assert shown["tasks"] == {s: counts[s] for s in shown["tasks"]}
-        for group in shown["groups"]:
-            assert sum(group[s] for s in shown["tasks"]) == group["quantity"]
-        assert sum(group["quantity"] for group in shown["groups"]) == counts.total()
-
-    def _check_notices(self) -> None:
+    def _check_armed(self, notice: Notice) -> None:
         c = self.store._c
-        told: Counter[str] = Counter()
-        for order_id, node_id, cause, notice_id, settled in c.execute(
-            "select order_id, node_id, cause, id, settled_at_ms from order_notices"
-        ).fetchall():
-            for task in next(n for n in self.notices(order_id) if n["notice_id"] == notice_id)["tasks"]:
-                told[task["task_id"]] += 1
-                row = c.execute("select order_id, status from tasks where id = ?", (task["task_id"],)).fetchone()
-                assert row is None or row == (order_id, "cancelled"), "what a device is to drop has ended"
-            word, _, which = cause.partition(":")
-            if word == "completed":
-                times = c.execute("select finalizations from orders where id = ?", (order_id,)).fetchone()[0]
-                assert 1 <= int(which) <= times
-            armed = c.execute(
-                "select 1 from deadlines where session_id = ? and kind = 'notice' and subject = ?",
-                (f"node/{node_id}", notice_id),
-            ).fetchone()
-            here = c.execute(
-                "select 1 from node_roles where node_id = ? and role = 'recorder' and link = 'connected'", (node_id,)
-            ).fetchone()
-            assert not (settled is not None and armed), "what is settled is not said again"
-            assert settled is not None or armed or not here, "a notice to somebody who is here is never forgotten"
-        assert not [task_id for task_id, n in told.items() if n > 1], "a device is told once"
+        armed = c.execute(
+            "select 1 from deadlines where session_id = ? and kind = 'notice' and subject = ?",
+            (f"node/{notice.node_id}", notice.notice_id),
+        ).fetchone()
+        here = c.execute(
+            "select 1 from node_roles where node_id = ? and role = 'recorder' and link = 'connected'", (notice.node_id,)
+        ).fetchone()
+        if notice.settled_at_ms is not None:
+            assert not armed, "what is settled is not said again"
+        else:
+            assert armed or not here, "a notice to somebody who is here is never forgotten"
+
+    def check_shown(self, order_id: str = "o") -> None:
+        """Each answer adds up."""
+        order = self.store.order(order_id)
+        tasks = self.store.tasks(TaskFilter(order_id=order_id, limit=100_000)).items
+        assert order["tasks"] == {s: sum(t["status"] == s for t in tasks) for s in TASK_STATUSES}
+        assert order["task_count"] == len(tasks) and order["completed_count"] == order["tasks"]["completed"]
+        batches = self.store.batches(BatchFilter(order_id=order_id, limit=100_000)).items
+        assert order["batch_count"] == len(batches)
+        for status in TASK_STATUSES:
+            assert sum(b["tasks"][status] for b in batches) == order["tasks"][status]
+            for batch in batches:
+                assert sum(g[status] for g in batch["groups"]) == batch["tasks"][status]
+        for batch in batches:
+            assert batch["task_count"] == sum(g["quantity"] for g in batch["groups"])
+
+
+def _all(c: Any, table: Any) -> list[Any]:
+    return list(map(table.read, c.execute(table.select("")).fetchall()))

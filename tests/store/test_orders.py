@@ -23,6 +23,8 @@ def world(tmp_path: Path) -> Iterator[OrderWorld]:
     w = OrderWorld(tmp_path)
     yield w
     w.check()
+    for order in w.store.orders(OrderFilter()).items:
+        w.check_shown(order["order_id"])
     w.close()
 
 

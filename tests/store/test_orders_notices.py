@@ -15,6 +15,7 @@ from actors.law.orders import requests as oq
 from actors.protocol import order_resources as resources
 from actors.protocol.defaults import NOTICE_S
 from actors.protocol.ids import ulid
+from actors.store.contract import OrderFilter
 from tests.order_world import OrderWorld, wish
 
 
@@ -23,6 +24,8 @@ def world(tmp_path: Path) -> Iterator[OrderWorld]:
     w = OrderWorld(tmp_path)
     yield w
     w.check()
+    for order in w.store.orders(OrderFilter()).items:
+        w.check_shown(order["order_id"])
     w.close()
 
 
