@@ -165,32 +165,35 @@ def test_a_batch_is_recorded_uploaded_and_acknowledged_while_each_device_is_cut_
     assert service.patient("GET", "/v1/orders/joined/notices")["items"] == [], "nobody held anything that was cancelled"
 
 
+@pytest.mark.parametrize("falls", ["nobody", "the gateway"])
 def test_devices_that_hold_tasks_of_an_order_that_ends_are_told_once_and_let_go(
-    service: Service, fake: MakeFake
+    service: Service, fake: MakeFake, falls: str
 ) -> None:
     """The target is lowered to what is completed: the order ends, and the task that is being recorded is taken back,
-    from a device that is connected and from one that is away and hears of it when it is back."""
-    make_order(service, "ends", 10)
-    there, away = (fake(f"ends-{name}-node").start() for name in ("there", "away"))
+    from a device that is connected and from one that is away and hears of it when it is back. If the gateway falls with
+    the answer, whatever it had still to say to anybody is said all the same."""
+    name = f"ends-{falls.rpartition(' ')[2]}"
+    make_order(service, name, 10)
+    there, away = (fake(f"{name}-{where}-node").start() for where in ("there", "away"))
     for device in (there, away):
         device.connected()
-    stations = [make_station(service, f"ends-{name}", f"ends-{name}-node") for name in ("there", "away")]
+    stations = [make_station(service, f"{name}-{where}", f"{name}-{where}-node") for where in ("there", "away")]
     holding: list[str] = []
     for device, station in zip((there, away), stations, strict=True):
         batch_id = station.station_id + "-b"
-        dispatch(service, "ends", batch_id, station, group(2))
+        dispatch(service, name, batch_id, station, group(2))
         task_id = service.patient("GET", f"/v1/tasks?batch_id={batch_id}")["items"][0]["task_id"]
         for action, status in (("config", "ready"), ("begin", "in_progress")):
             device.act(task_id, action)
             device.until(task_id, status)
         holding.append(task_id)
     away.end()
-    service.patient(
-        "POST", "/v1/batches/ends-there-st-b/complete-tasks", {**group(1), "quantity": 1}, token=stations[0].token
-    )
-    status, told = service.http("PATCH", "/v1/orders/ends", {"target_count": 1})
+    service.patient("POST", f"/v1/batches/{name}-there-st-b/complete-tasks", group(1), token=stations[0].token)
+    status, told = service.http("PATCH", f"/v1/orders/{name}", {"target_count": 1})
     assert (status, told["status"], told["completed_count"]) == (200, "completed", 1)
     check_order(told)
+    if falls == "the gateway":
+        service.kill_gateway()
     assert [service.patient("GET", f"/v1/tasks/{tid}")["status"] for tid in holding] == ["cancelled"] * 2
     for station in stations:
         assert service.patient("GET", f"/v1/batches/{station.station_id}-b")["status"] == "completed"
@@ -199,7 +202,7 @@ def test_devices_that_hold_tasks_of_an_order_that_ends_are_told_once_and_let_go(
     eventually(lambda: not there.has_file(holding[0]), 10, what="what it recorded is dropped")
 
     def notices() -> dict[str, Any]:
-        rows = service.patient("GET", "/v1/orders/ends/notices")["items"]
+        rows = service.patient("GET", f"/v1/orders/{name}/notices")["items"]
         assert len(rows) == 2 and {one["cause"] for one in rows} == {"completed:1"}
         return {one["node_id"]: one for one in rows}
 
@@ -208,4 +211,42 @@ def test_devices_that_hold_tasks_of_an_order_that_ends_are_told_once_and_let_go(
     away.start()
     eventually(lambda: notices()[away.node_id]["settled"], 30, what="who was away hears of it when it is back")
     eventually(lambda: not away.has_file(holding[1]), 10)
-    assert service._row("select finalizations from orders where id = 'ends'")[0] == 1
+    assert service._row("select finalizations from orders where id = ?", name)[0] == 1
+
+
+def test_what_is_being_uploaded_counts_when_its_batch_is_recalled_and_is_discarded_when_its_order_is_cancelled(
+    service: Service, fake: MakeFake
+) -> None:
+    make_order(service, "late", 10)
+    tasks: dict[str, list[str]] = {}
+    devices = {name: fake(f"late-{name}-node").start("object=stop") for name in ("kept", "lost")}
+    for name, device in devices.items():
+        device.connected()
+        dispatch(service, "late", f"late-{name}", make_station(service, f"late-{name}", device.node_id), group(2))
+        items = service.patient("GET", f"/v1/tasks?batch_id=late-{name}")["items"]
+        tasks[name] = [one["task_id"] for one in items]
+        for action, status in (("config", "ready"), ("begin", "in_progress"), ("finish", "uploading")):
+            device.act(tasks[name][0], action)
+            device.until(tasks[name][0], status)
+        assert device.child is not None
+        eventually(lambda pid=device.child.pid: frozen(pid), 20, what="the object is stored, and nobody has been told")
+    recalled = service.patient("POST", "/v1/batches/late-kept/recall", {})
+    assert (recalled["status"], recalled["tasks"]["uploading"], recalled["tasks"]["cancelled"]) == ("recalled", 1, 1)
+    devices["kept"].signal(signal.SIGCONT)
+    kept = devices["kept"].until(tasks["kept"][0], "completed", "failed", "cancelled")
+    assert kept["status"] == "completed"
+    check_artifact(devices["kept"], kept)
+    order = service.patient("GET", "/v1/orders/late")
+    check_order(order)
+    assert (order["status"], order["completed_count"]) == ("in_progress", 1)
+    assert service.patient("GET", "/v1/batches/late-kept")["status"] == "recalled"
+
+    ended = service.patient("PATCH", "/v1/orders/late", {"status": "cancelled"})
+    check_order(ended)
+    assert (ended["completed_count"], ended["tasks"]["cancelled"]) == (1, 3)
+    assert service.patient("GET", "/v1/batches/late-lost")["status"] == "cancelled"
+    lost = devices["lost"]
+    lost.signal(signal.SIGCONT)
+    eventually(lambda: lost.recording(tasks["lost"][0]) == "discarded", 30, what="it is not wanted any more")
+    eventually(lambda: not lost.has_file(tasks["lost"][0]), 5)
+    assert service.patient("GET", f"/v1/tasks/{tasks['lost'][0]}")["artifact"] is None
