@@ -23,7 +23,11 @@ SERVER_PACKAGES = ("ray", "sqlite_utils", "orjson", "structlog")
 
 
 # Groups whose module is imported when one of them is asked for.
-LATER = {"node": "actors.cli_nodes", "invocation": "actors.cli_nodes", "task": "actors.cli_nodes"}
+LATER = {
+    **dict.fromkeys(("node", "invocation", "task"), "actors.cli_nodes"),
+    **dict.fromkeys(("order", "batch"), "actors.cli_orders"),
+    **dict.fromkeys(("station", "collector"), "actors.cli_stations"),
+}
 
 
 class _Groups(click.Group):
@@ -39,7 +43,7 @@ class _Groups(click.Group):
 @click.group(cls=_Groups, context_settings=CONTEXT)
 @click.version_option(package_name="holdfast", message="%(prog)s %(version)s")
 def cli() -> None:
-    """Durable sessions, and nodes, for things that may vanish: agents, robots, jobs."""
+    """Durable sessions, nodes and work orders, for things that may vanish: agents, robots, jobs."""
 
 
 # -------------------------------------------------------------------- the server

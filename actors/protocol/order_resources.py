@@ -11,7 +11,7 @@ from actors.protocol.fields import Count, Data, Id
 from actors.protocol.node_codes import TaskStatus
 from actors.protocol.node_resources import GroupNames, Name, Plain, TaskResource
 from actors.protocol.order_codes import BatchStatus, OrderStatus, OrderWish, QuotaPolicy
-from actors.protocol.resources import Body, Resource
+from actors.protocol.resources import Body, Resource, Scope
 
 Target = Annotated[int, Field(ge=1, le=TARGET_MAX)]
 # Wider than what is allowed: how many are too many is the law's to say, with the numbers beside it.
@@ -298,10 +298,17 @@ class MeNode(Resource):
     connected: bool
 
 
-class MeStation(Resource):
-    """What a collector's token adds to /v1/me. capabilities always has `requires_axon`."""
+class Me(Resource):
+    """Who the token is; of a collector also where it works now: null if its token names no station that is there.
+    capabilities always has `requires_axon`."""
 
-    station: StationResource
+    token_id: Id
+    scope: Scope
+    session_id: Id | None
+    node_id: Id | None
+    station_id: Id | None
+    expires_at_ms: Count | None
+    station: StationResource | None
     collector: CollectorResource | None
     node: MeNode | None
-    node_type: NodeTypeResource
+    node_type: NodeTypeResource | None

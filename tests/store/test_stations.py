@@ -14,6 +14,13 @@ from actors.protocol.ids import ulid
 from actors.store.contract import OrderFilter, StationFilter
 from tests.order_world import OrderWorld, wish
 
+# What /v1/me says of the token itself.
+TOKEN = dict.fromkeys(("session_id", "node_id", "expires_at_ms")) | {
+    "token_id": "t",
+    "scope": "collector",
+    "station_id": "st",
+}
+
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[OrderWorld]:
@@ -154,7 +161,7 @@ def test_stations_are_listed_by_who_and_what_works_there_now(world: OrderWorld) 
 def test_a_collector_is_told_where_it_works_and_with_what(world: OrderWorld) -> None:
     world.station()
     me = world.store.me_of_station("st")
-    assert resources.MeStation.model_validate(me)
+    assert resources.Me.model_validate(TOKEN | me)
     assert me["node"] == {"node_id": "n", "name": None, "connected": False}
     assert me["node_type"] == {"name": None, "capabilities": {"requires_axon": True}}
     world.plug("con", role="recorder", reported="idle", capabilities={"arms": 2, "requires_axon": False})
@@ -165,7 +172,7 @@ def test_a_collector_is_told_where_it_works_and_with_what(world: OrderWorld) -> 
     assert me["node_type"] == {"name": "phone", "capabilities": {"requires_axon": True, "camera": True}}
     world.station("st2", "anna", "m")
     me = world.store.me_of_station("st")
-    assert resources.MeStation.model_validate(me) and (me["collector"], me["node"]) == (None, None)
+    assert resources.Me.model_validate(TOKEN | me) and (me["collector"], me["node"]) == (None, None)
     with pytest.raises(HoldfastError, match="station_not_found"):
         world.store.me_of_station("none")
 
