@@ -62,6 +62,7 @@ class Carrier:
                 UploadVerified(
                     seed=self._mint(),
                     task_id=uploaded.task_id,
+                    order_id=uploaded.order_id,
                     node_id=node_id,
                     attempt=uploaded.attempt,
                     object_key=uploaded.object_key,

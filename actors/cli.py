@@ -24,15 +24,11 @@ SERVER_PACKAGES = ("ray", "sqlite_utils", "orjson", "structlog")
 
 # Groups whose module is imported when one of them is asked for.
 LATER = {
-    "session": "actors.cli_sessions",
-    "execution": "actors.cli_sessions",
-    "approval": "actors.cli_sessions",
-    "node": "actors.cli_nodes",
-    "invocation": "actors.cli_nodes",
-    "task": "actors.cli_nodes",
-    "token": "actors.cli_access",
-    "webhook": "actors.cli_access",
-    "audit": "actors.cli_access",
+    **dict.fromkeys(("session", "execution", "approval"), "actors.cli_sessions"),
+    **dict.fromkeys(("node", "invocation", "task"), "actors.cli_nodes"),
+    **dict.fromkeys(("order", "batch"), "actors.cli_orders"),
+    **dict.fromkeys(("station", "collector"), "actors.cli_stations"),
+    **dict.fromkeys(("token", "webhook", "audit"), "actors.cli_access"),
 }
 
 
@@ -57,7 +53,7 @@ class _Groups(Group):
 @click.group(cls=_Groups, context_settings=CONTEXT)
 @click.version_option(package_name="holdfast", message="%(prog)s %(version)s")
 def cli() -> None:
-    """Durable sessions, and nodes, for things that may vanish: agents, robots, jobs."""
+    """Durable sessions, nodes and work orders, for things that may vanish: agents, robots, jobs."""
 
 
 # -------------------------------------------------------------------- the server

@@ -110,7 +110,7 @@ class Where:
     def run(self, work: Work) -> None:
         """Exits with what `work` returns; a Problem becomes its message and its exit code."""
         from actors.http_client import Problem
-        from actors.show import say
+        from actors.show import printable, say
 
         async def whole() -> int:
             async with self.client() as client:
@@ -120,6 +120,8 @@ class Where:
             sys.exit(asyncio.run(whole()))
         except Problem as problem:
             say(f"holdfast: {problem.detail} [{problem.code}]")
+            if numbers := problem.numbers():
+                say(f"  {printable(numbers)}")
             if problem.hint:
                 say(f"  {problem.hint}")
             sys.exit(problem.exit_code)

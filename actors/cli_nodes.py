@@ -470,16 +470,18 @@ def task_create(where: Where, node_id: str, task_id: str | None, params: str | N
 
 @task.command("list", context_settings=CONTEXT)
 @click.option("--node-id", type=ID)
+@click.option("--order", "order_id", type=ID)
+@click.option("--batch", "batch_id", type=ID)
 @click.option("--status", type=click.Choice(list(TASK_STATUSES)))
 @LIMIT
 @client_options
-def task_list(where: Where, node_id: str | None, status: str | None, limit: int, as_json: bool) -> None:
+def task_list(where: Where, limit: int, as_json: bool, **wanted: str | None) -> None:
     """Newest first."""
 
     async def work(client: Client) -> int:
         from actors import show, show_nodes
 
-        items = await client.listed("/v1/tasks", {"node_id": node_id, "status": status}, limit)
+        items = await client.listed("/v1/tasks", wanted, limit)
         rows = [show_nodes.task_row(one) for one in items]
         show.data({"items": items}, as_json, show.table(rows, show_nodes.TASK_HEAD))
         return EXIT_OK

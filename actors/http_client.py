@@ -53,7 +53,18 @@ STATUS_OF_CLOSE = {
     CLOSE["session_closed"]: 410,
     CLOSE["not_authenticated"]: 401,
 }
-_CONFLICTS = frozenset({"idempotency_mismatch", "queue_full"})
+# Well said, but not with what there is: another day, or with other numbers.
+_CONFLICTS = frozenset(
+    {
+        "idempotency_mismatch",
+        "queue_full",
+        "quota_exceeded",
+        "target_below_assigned",
+        "below_begun",
+        "too_few_pending",
+    }
+)
+_WORDS = frozenset({"type", "title", "status", "detail", "instance", "code", "hint"})
 
 
 class Problem(Exception):
@@ -71,6 +82,11 @@ class Problem(Exception):
         self.detail = str(body.get("detail") or body.get("title") or f"HTTP {self.status}")
         self.hint = str(body.get("hint", ""))
         super().__init__(f"{self.code}: {self.detail}")
+
+    def numbers(self) -> str:
+        """What a refusal says beyond words: `requested 12, remaining_assignable 3`."""
+        told = ((k, v) for k, v in self.body.items() if k not in _WORDS and isinstance(v, str | int | float))
+        return ", ".join(f"{name} {v if isinstance(v, str) else json.dumps(v)}" for name, v in told)
 
     @property
     def exit_code(self) -> int:
@@ -169,6 +185,10 @@ class Client:
     async def get(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
         return await self._request("GET", path, params=params)
 
+    async def get_text(self, path: str) -> str:
+        """As it came: of what counts byte for byte."""
+        return await self._asked("GET", path)
+
     async def post(
         self,
         path: str,
@@ -203,7 +223,11 @@ class Client:
                 break
         return items
 
-    async def _request(
+    async def _request(self, method: str, path: str, **how: Any) -> Any:
+        text = await self._asked(method, path, **how)
+        return json.loads(text) if text else None
+
+    async def _asked(
         self,
         method: str,
         path: str,
@@ -213,7 +237,8 @@ class Client:
         key: str | None = None,
         within_s: float = REQUEST_S,
         back_within_s: float | None = None,
-    ) -> Any:
+    ) -> str:
+        """The answer's body. Raises Problem."""
         assert self._http is not None, "use `async with`"
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -236,7 +261,7 @@ class Client:
                 ) as answer:
                     text = await answer.text()
                     if answer.status < 400:
-                        return json.loads(text) if text else None
+                        return text
                     problem = Problem(_for_people({"status": answer.status, **_object(text)}))
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 problem = unreachable(self.url, _words(error))

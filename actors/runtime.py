@@ -26,7 +26,8 @@ import ray.exceptions as rx
 from actors import processes, telemetry
 from actors.config import Settings
 from actors.law.effects import Speech
-from actors.law.nodes.requests import NODE, TASK
+from actors.law.nodes.requests import NODE, ORDER, TASK
+from actors.law.orders.requests import COLLECTOR, STATION
 from actors.law.requests import Request
 from actors.mailbox import Asleep, Mailbox, OutcomeUnknown
 from actors.objects import object_store
@@ -53,12 +54,12 @@ Forget = Callable[[str, str], Awaitable[object]]
 
 
 def placement_name(subject: str, settings: Settings) -> str | None:
-    """Which actor a session or a node lives in: its own, or a cell shared with others. Stable over processes and
-    versions. None: it has no actor (a task, which an order will own); whoever asks decides."""
-    if subject.startswith(TASK):
+    """Which actor a session, a node or an order lives in: its own, or a cell shared with others. Stable over processes
+    and versions. None: it has no actor (a task without an order, a station, a collector); whoever asks decides."""
+    if subject.startswith((TASK, STATION, COLLECTOR)):
         return None
     if settings.cells is None:
-        return subject if subject.startswith(NODE) else f"session/{subject}"
+        return subject if subject.startswith((NODE, ORDER)) else f"session/{subject}"
     digest = hashlib.sha256(subject.encode()).digest()  # not hash(): that one is salted per process
     return f"session-cell/{int.from_bytes(digest[:8], 'big') % settings.cells}"
 
@@ -264,10 +265,11 @@ class Hints:
 
 
 class SessionRay:
-    """A session's or a node's process, or a cell's: counts who is inside, and leaves when nobody needs it."""
+    """A session's, a node's or an order's process, or a cell's: counts who is inside, leaves when nobody needs it."""
 
     async def __init__(self, settings_json: str, name: str, cluster: str) -> None:  # type: ignore[misc]
         from actors.node import NodeActor
+        from actors.order import OrderActor
         from actors.session import SessionActor
 
         settings = _begin(settings_json)
@@ -275,7 +277,8 @@ class SessionRay:
         hints = Hints()
         try:
             row = ActorRow(name, cluster, ulid(), *_me())
-            kind = NodeActor if name.startswith(NODE) else SessionActor
+            kinds = {NODE: NodeActor, ORDER: OrderActor}
+            kind = next((one for prefix, one in kinds.items() if name.startswith(prefix)), SessionActor)
             self.actor = kind(_worker(settings, readers=1), row, settings.hibernate_after_s, hints)
             await self.actor.open()
         except Exception as error:

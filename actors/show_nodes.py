@@ -85,6 +85,9 @@ def task(task: Mapping[str, Any]) -> str:
         if name.endswith("_at_ms") and at is not None
     ]
     lines.append(" → ".join(f"{name} {ago(at)}" for at, name in sorted(steps, key=lambda step: step[0])))
+    if task["batch_id"]:
+        group = task["group"]
+        lines.append(f"of order {task['order_id']}, batch {task['batch_id']}: {group['sop_id']}/{group['subscene_id']}")
     if task["artifact"]:
         artifact = task["artifact"]
         verified = "verified" if artifact["verified"] else "not verified: no object store is configured"

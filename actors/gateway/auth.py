@@ -34,6 +34,9 @@ MAY_READ: Final = frozenset({"admin", "operator", "reader"})
 MAY_OPERATE: Final = frozenset({"admin", "operator"})
 MAY_INGEST: Final = frozenset({"admin", "operator", "wrapper"})
 MAY_CONNECT: Final = frozenset({"admin", "node"})
+# Work of a station: a collector's own, and everybody's for who operates or reads.
+MAY_SEE_WORK: Final = MAY_READ | {"collector"}
+MAY_COMPLETE: Final = MAY_OPERATE | {"collector"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,14 @@ class Caller:
         if self.token.scope == "node" and self.token.node_id != node_id:
             raise HoldfastError("node_not_found")
         return self
+
+    @property
+    def collects(self) -> bool:
+        """It sees the work of one station (its token's), and of none if its token names none."""
+        return self.token.scope == "collector"
+
+    def sees_station(self, station_id: str | None) -> bool:
+        return not self.collects or (station_id is not None and self.token.station_id == station_id)
 
 
 def new_secret() -> str:

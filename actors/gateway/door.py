@@ -17,8 +17,9 @@ from actors.config import Settings
 from actors.gateway.counts import Counts
 from actors.gateway.hub import Hub
 from actors.gateway.limits import Limits
+from actors.gateway.notices import Notices
 from actors.gateway.waiting import Waiting
-from actors.law.effects import CloseSocket, CommandsWait, InvocationSettled, NodeWaits, Wake
+from actors.law.effects import CloseSocket, CommandsWait, InvocationSettled, NodeNoticed, NodeWaits, Wake
 from actors.law.nodes.answers import Upward
 from actors.law.nodes.requests import NODE
 from actors.law.requests import Request, SessionRequest
@@ -67,6 +68,7 @@ class Door:
         self.counts = Counts()
         self.waiting = Waiting(worker)
         self.carrier = Carrier(self.perform, objects, self.spawn, mint)
+        self.notices = Notices(self.perform, self.spawn, mint)
         # In order of arrival: the order of a set is that of memory addresses, and no run could be repeated.
         self.sockets: dict[Tended, None] = {}
         self.connections: dict[str, Peer] = {}
@@ -100,6 +102,8 @@ class Door:
                 self.commands_wait(NODE + said.node_id)
             elif isinstance(said, InvocationSettled):
                 self.waiting.settled(said.invocation_id)
+            elif isinstance(said, NodeNoticed):
+                self.notices.later(said)
             else:
                 assert isinstance(said, Wake)
                 self.mailbox.port.wake(outcome.session_id)

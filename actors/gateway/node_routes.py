@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, get_args
 
-from actors.gateway.auth import MAY_CONNECT, MAY_OPERATE, MAY_READ
+from actors.gateway.auth import MAY_CONNECT, MAY_OPERATE, MAY_READ, MAY_SEE_WORK
 from actors.gateway.query import PAGE_LIMIT
 from actors.gateway.route import COUNT, CURSOR, ID, KEY, LIMIT, UPGRADED, Param, Route
 from actors.protocol import node_resources as resources
@@ -177,9 +177,12 @@ NODE_ROUTES: Final[tuple[Route, ...]] = (
         handler="tasks.list",
         tag="tasks",
         does="List tasks, the newest first",
-        scopes=MAY_READ,
+        more="A collector sees those of its own station.",
+        scopes=MAY_SEE_WORK,
         params=(
             Param("node_id", ID, "only of this node", codes=("bad_id",)),
+            Param("order_id", ID, "only of this order", codes=("bad_id",)),
+            Param("batch_id", ID, "only of this batch", codes=("bad_id",)),
             Param("status", {"enum": list(TASK_STATUSES)}, "only of this status"),
             LIMIT,
             CURSOR,
@@ -192,7 +195,7 @@ NODE_ROUTES: Final[tuple[Route, ...]] = (
         handler="tasks.show",
         tag="tasks",
         does="Show a task",
-        scopes=MAY_READ,
+        scopes=MAY_SEE_WORK,
         answers={200: resources.TaskResource},
     ),
     Route(
@@ -207,7 +210,7 @@ NODE_ROUTES: Final[tuple[Route, ...]] = (
         body=resources.TaskActionRequest,
         params=(KEY,),
         answers={202: resources.TaskResource},
-        codes=("task_conflict", "attempt_mismatch", "state_unknown"),
+        codes=("task_conflict", "attempt_mismatch", "state_unknown", "order_paused"),
     ),
     # ------------------------------------------------------------ enrolment
     Route(

@@ -25,7 +25,7 @@ from actors.law.requests import Request
 from actors.protocol import ids
 from actors.protocol.defaults import REQUEST_TIMEOUT_S
 from actors.protocol.errors import HoldfastError
-from actors.store.contract import IdempotencyKey, Outcome
+from actors.store.contract import IdempotencyKey, ListPage, Outcome
 
 B = TypeVar("B", bound=BaseModel)
 _KEY: Final = re.compile(KEY_PATTERN[:-1] + r"\Z")
@@ -37,6 +37,12 @@ TEXT_OF_ID: Final = {
     "iid": "invocation_not_found",
     "task_id": "task_not_found",
     "enrolment_id": "enrolment_not_found",
+    "oid": "order_not_found",
+    "bid": "batch_not_found",
+    "station_id": "station_not_found",
+    "collector_id": "collector_not_found",
+    "sop_id": "group_not_found",
+    "subscene_id": "group_not_found",
 }
 
 
@@ -71,6 +77,10 @@ def shown(outcome: Outcome) -> web.Response:
     if outcome.body is None:
         return web.Response(status=outcome.status, headers=headers)
     return answer(outcome.body, outcome.status, headers)
+
+
+def page_of(page: ListPage) -> web.Response:
+    return answer({"items": page.items, "next_cursor": page.next_cursor})
 
 
 def key_of(request: web.Request, caller: Caller, body_hash: str) -> IdempotencyKey | None:

@@ -1,4 +1,5 @@
-"""What a route of the door is, and the parameters that many routes share. The tables are routes.py and node_routes.py.
+"""What a route of the door is, and the parameters that many routes share. The tables are routes.py, node_routes.py and
+order_routes.py.
 
 A row says what its handler checks: scopes, parameters, body, and the codes that do not follow from those.
 """
@@ -97,6 +98,12 @@ PATH_PARAMS: Final[dict[str, Param]] = {
     "task_id": Param("task_id", ID, "the task", codes=("task_not_found",)),
     "action": Param("action", {"enum": list(TASK_ACTIONS)}, "what the device shall do", codes=("not_found",)),
     "enrolment_id": Param("enrolment_id", ID, "the enrolment", codes=("enrolment_not_found",)),
+    "oid": Param("oid", ID, "the order", codes=("order_not_found",)),
+    "bid": Param("bid", ID, "the batch", codes=("batch_not_found",)),
+    "station_id": Param("station_id", ID, "the station", codes=("station_not_found",)),
+    "collector_id": Param("collector_id", ID, "the collector", codes=("collector_not_found",)),
+    "sop_id": Param("sop_id", ID, "of the group", codes=("group_not_found",)),
+    "subscene_id": Param("subscene_id", ID, "of the group", codes=("group_not_found",)),
 }
 LIMIT: Final = Param(
     "limit",

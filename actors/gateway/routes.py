@@ -14,6 +14,7 @@ from aiohttp import web
 from actors.gateway.auth import MAY_ADMINISTER, MAY_INGEST, MAY_OPERATE, MAY_READ
 from actors.gateway.node_routes import NODE_ROUTES, NODE_TAGS
 from actors.gateway.operations import STATES
+from actors.gateway.order_routes import ORDER_ROUTES, ORDER_TAGS
 from actors.gateway.query import LABELS_MAX, PAGE_LIMIT
 from actors.gateway.route import (
     COUNT,
@@ -34,7 +35,7 @@ from actors.gateway.route import (
     Param,
     Route,
 )
-from actors.protocol import resources
+from actors.protocol import order_resources, resources
 from actors.protocol.codes import STATUSES, Link
 from actors.protocol.defaults import PAGE_EVENTS
 
@@ -47,6 +48,7 @@ TAGS: Final[dict[str, str]] = {
     "events": "What happened in a session, numbered from 1 without holes: pages and live streams.",
     "approvals": "Questions of an agent. Each is decided once.",
     **NODE_TAGS,
+    **ORDER_TAGS,
     "operations": "For who keeps the service: callbacks on their way, and what operators did.",
     "access": "Who may do what.",
     "service": "The process itself and its documents.",
@@ -276,6 +278,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         codes=("already_resolved",),
     ),
     *NODE_ROUTES,
+    *ORDER_ROUTES,
     # ------------------------------------------------------------ operations
     Route(
         method="GET",
@@ -337,8 +340,9 @@ ROUTES: Final[tuple[Route, ...]] = (
         handler="tokens.me",
         tag="access",
         does="Who the token is",
+        more="Of a collector also its station, who and what is bound there, and what the device can do.",
         scopes=frozenset(get_args(resources.Scope)),
-        answers={200: resources.Me},
+        answers={200: order_resources.Me},
         never=("forbidden",),
     ),
     Route(

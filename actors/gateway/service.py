@@ -19,6 +19,7 @@ from actors.config import Settings
 from actors.gateway import routes
 from actors.gateway.api import Api
 from actors.gateway.auth import Authority, own_origins
+from actors.gateway.batches import BatchApi
 from actors.gateway.door import Door
 from actors.gateway.enrolments import EnrolmentApi
 from actors.gateway.entrance import Entrance, Runner, Visitor, check_entry, is_websocket
@@ -28,8 +29,10 @@ from actors.gateway.metrics import Metrics
 from actors.gateway.node_sockets import NodeSockets
 from actors.gateway.nodes import NodeApi
 from actors.gateway.operations import Operations
+from actors.gateway.orders import OrderApi
 from actors.gateway.pages import Pages
 from actors.gateway.problems import Handler, problems
+from actors.gateway.stations import CollectorApi, StationApi
 from actors.gateway.stream import Streams
 from actors.gateway.tasks import TaskApi
 from actors.gateway.tokens import TokenApi
@@ -143,6 +146,10 @@ class Gateway:
             "nodes": NodeApi(self.door, self.authority, body_timeout_s=within_s),
             "tasks": TaskApi(self.door, self.authority, body_timeout_s=within_s),
             "enrolments": EnrolmentApi(self.door, self.authority, body_timeout_s=within_s),
+            "orders": OrderApi(self.door, self.authority, body_timeout_s=within_s),
+            "batches": BatchApi(self.door, self.authority, body_timeout_s=within_s),
+            "stations": StationApi(self.door, self.authority, body_timeout_s=within_s),
+            "collectors": CollectorApi(self.door, self.authority, body_timeout_s=within_s),
             "tokens": TokenApi(self.door, self.authority, body_timeout_s=within_s),
             "pages": self._pages,
             "metrics": self._metrics,

@@ -28,8 +28,21 @@ class TokenApi:
         self.door, self.authority, self.body_timeout_s = door, authority, body_timeout_s
 
     async def me(self, request: web.Request) -> web.Response:
-        caller = await self.authority.caller(request)
-        return answer(_shown(caller.token), headers=NO_STORE)
+        """A collector sees its station as it is now: none, if it is gone or its token names none."""
+        token = (await self.authority.caller(request)).token
+        work: dict[str, object] = {"station": None, "collector": None, "node": None, "node_type": None}
+        if token.scope == "collector" and (station_id := token.station_id) is not None:
+            work |= await self._work(station_id)
+        return answer(_shown(token) | work, headers=NO_STORE)
+
+    async def _work(self, station_id: str) -> dict[str, object]:
+        try:
+            found: dict[str, object] = await self.door.worker.read(lambda store: store.me_of_station(station_id))
+        except HoldfastError as error:
+            if error.code != "station_not_found":
+                raise
+            return {}
+        return found
 
     async def create(self, request: web.Request) -> web.Response:
         caller = (await self.authority.caller(request)).need(MAY_ADMINISTER)

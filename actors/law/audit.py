@@ -10,6 +10,7 @@ from typing import Final
 from actors.law import requests
 from actors.law.effects import Answer, Refuse, Show
 from actors.law.nodes import requests as nodes
+from actors.law.orders import requests as orders
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class Act:
     by: str | None
     session_id: str | None = None
     execution_id: str | None = None
-    object_id: str | None = None  # an approval, a token, a webhook, a node, an invocation, a task, an enrolment
+    object_id: str | None = None  # an approval, a token, a webhook, a node, an invocation, a task, an enrolment, …
     outcome: str = "ok"
 
 
@@ -39,9 +40,33 @@ ACTIONS: Final[dict[type[requests.Request], str]] = {
     nodes.CancelInvocation: "invocation.cancel",
     nodes.CreateTask: "task.create",
     nodes.TaskAction: "task.action",
+    orders.CreateOrder: "order.create",
+    orders.ChangeOrder: "order.change",
+    orders.DeleteOrder: "order.delete",
+    orders.DispatchBatch: "batch.dispatch",
+    orders.AdjustBatch: "batch.adjust",
+    orders.ChangeBatch: "batch.change",
+    orders.RecallBatch: "batch.recall",
+    orders.DeleteBatch: "batch.delete",
+    orders.CompleteTasks: "batch.complete",
+    orders.CreateStation: "station.create",
+    orders.ChangeStation: "station.change",
+    orders.DeleteStation: "station.delete",
+    orders.CreateCollector: "collector.create",
+    orders.ChangeCollector: "collector.change",
+    orders.DeleteCollector: "collector.delete",
 }
 # What the act was done to, by the first of these that the request has.
-_OBJECTS: Final = ("approval_id", "invocation_id", "task_id", "node_id")
+_OBJECTS: Final = (
+    "approval_id",
+    "invocation_id",
+    "task_id",
+    "batch_id",
+    "order_id",
+    "station_id",
+    "node_id",
+    "collector_id",
+)
 
 
 def act_of(request: requests.Request, answer: Answer) -> Act | None:

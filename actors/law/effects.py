@@ -199,7 +199,16 @@ class InvocationSettled:
     invocation_id: str
 
 
-Speech = CloseSocket | CommandsWait | Wake | NodeWaits | InvocationSettled
+@dataclass(frozen=True, slots=True)
+class NodeNoticed:
+    """An order has something for the node to drop: whoever hears it asks TakeNotice of the node and waits for nobody.
+    Lost: the deadline `notice` says it again."""
+
+    node_id: str
+    notice_id: str
+
+
+Speech = CloseSocket | CommandsWait | Wake | NodeWaits | InvocationSettled | NodeNoticed
 
 # ---------------------------------------------------------------- answers
 
@@ -261,14 +270,34 @@ class Fenced:
 
 @dataclass(frozen=True, slots=True)
 class Show:
-    """An operator's answer: the resource as it stands after the effects, rendered inside the transaction."""
+    """An operator's answer: the resource as it stands after the effects, rendered inside the transaction.
 
-    what: Literal["session", "execution", "interrupt", "fail", "approval", "nothing", "node", "invocation", "task"]
+    data: what the decision knows and no row tells, such as which tasks it completed.
+    """
+
+    what: Literal[
+        "session",
+        "execution",
+        "interrupt",
+        "fail",
+        "approval",
+        "nothing",
+        "node",
+        "invocation",
+        "task",
+        "order",
+        "batch",
+        "adjusted",
+        "completed",
+        "station",
+        "collector",
+    ]
     status: int = 200
     execution_id: str | None = None
     approval_id: str | None = None
     changed: bool = True
     object_id: str | None = None  # of an invocation
+    data: Any = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,8 +27,8 @@ def nth_id(prefix: str, seed: str, k: int) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """addressee: the subject whose mailbox decides it: a session's bare id, `node/<id>` or `task/<id>` (an id has no
-    slash). Not called `subject`, because a deadline has one of its own."""
+    """addressee: the subject whose mailbox decides it: a session's bare id, `node/<id>`, `order/<id>`, `task/<id>`,
+    `station/<id>` or `collector/<id>` (an id has no slash). Not called `subject`: a deadline has one of its own."""
 
     seed: str
 

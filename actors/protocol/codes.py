@@ -157,6 +157,48 @@ ERRORS: Final[dict[str, ErrorCode]] = {
             "Public addresses only, unless HOLDFAST_WEBHOOK_ALLOW names the host or the network.",
         ),
         ErrorCode(
+            "duplicate_group",
+            400,
+            "A group is named twice",
+            False,
+            "Name each pair of sop_id and subscene_id once, with its whole quantity.",
+        ),
+        ErrorCode(
+            "too_many_tasks",
+            400,
+            "Too many tasks for one batch",
+            False,
+            "`max` is what one batch may hold; dispatch another batch.",
+        ),
+        ErrorCode(
+            "quota_exceeded",
+            400,
+            "Beyond what the order may still assign",
+            False,
+            "`remaining_assignable` is what is left; raise `target_count`, or ask for less.",
+        ),
+        ErrorCode(
+            "target_below_assigned",
+            400,
+            "The target is below what is assigned already",
+            False,
+            "At least `min_target`, or exactly `completed_count` to end the order with what it has.",
+        ),
+        ErrorCode(
+            "below_begun",
+            400,
+            "Tasks that have begun cannot be taken away",
+            False,
+            "`begun_count` is the least that this group can have.",
+        ),
+        ErrorCode(
+            "too_few_pending",
+            400,
+            "The group has fewer pending tasks than that",
+            False,
+            "Nothing was completed; `pending` is how many there are.",
+        ),
+        ErrorCode(
             "bad_cursor", 400, "The cursor is not valid", False, "Use `next_cursor` of the page before, unchanged."
         ),
         ErrorCode(
@@ -165,6 +207,9 @@ ERRORS: Final[dict[str, ErrorCode]] = {
             "Who are you?",
             False,
             "Send `Authorization: Bearer <token>`; `holdfast up` prints where the token is.",
+        ),
+        ErrorCode(
+            "not_your_station", 403, "The batch is another station's", False, "Use the token of the batch's station."
         ),
         ErrorCode("forbidden", 403, "This token may not do that", False, "Use a token of a wider scope."),
         ErrorCode(
@@ -184,6 +229,13 @@ ERRORS: Final[dict[str, ErrorCode]] = {
         ErrorCode("node_not_found", 404, "No such node", False, "`holdfast node list` shows what there is."),
         ErrorCode("invocation_not_found", 404, "No such invocation", False, "`holdfast node show ID` names the node."),
         ErrorCode("task_not_found", 404, "No such task", False, "`holdfast task list` shows what there is."),
+        ErrorCode("order_not_found", 404, "No such order", False, "`holdfast order list` shows what there is."),
+        ErrorCode("batch_not_found", 404, "No such batch", False, "`holdfast batch list` shows what there is."),
+        ErrorCode("group_not_found", 404, "No such group in the batch", False, "`holdfast batch show ID` names them."),
+        ErrorCode("station_not_found", 404, "No such station", False, "`holdfast station list` shows what there is."),
+        ErrorCode(
+            "collector_not_found", 404, "No such collector", False, "`holdfast collector list` shows what there is."
+        ),
         ErrorCode("enrolment_not_found", 404, "No such enrolment", False, "`holdfast node enrolments` shows them."),
         ErrorCode(
             "bad_enrolment_code",
@@ -196,6 +248,45 @@ ERRORS: Final[dict[str, ErrorCode]] = {
         ErrorCode("session_exists", 409, "There is a session with this id", False, "Use it, or choose another id."),
         ErrorCode("node_exists", 409, "There is a node with this id", False, "Use it, or choose another id."),
         ErrorCode("task_exists", 409, "There is a task with this id", False, "Use it, or choose another id."),
+        ErrorCode("order_exists", 409, "There is an order with this id", False, "Use it, or choose another id."),
+        ErrorCode("batch_exists", 409, "There is a batch with this id", False, "Use it, or choose another id."),
+        ErrorCode("station_exists", 409, "There is a station with this id", False, "Use it, or choose another id."),
+        ErrorCode("collector_exists", 409, "There is a collector with this id", False, "Use it, or choose another id."),
+        ErrorCode("order_completed", 409, "The order is completed", False, "Raise its `target_count` to reopen it."),
+        ErrorCode("order_terminal", 409, "The order has ended", False, "`current_status` says how; make another."),
+        ErrorCode("order_paused", 409, "The order is paused", False, "`holdfast order resume ID`, then try again."),
+        ErrorCode(
+            "order_conflict",
+            409,
+            "The order does not go there from where it is",
+            False,
+            "`current_status` is where it is; only a paused order is resumed.",
+        ),
+        ErrorCode("batch_terminal", 409, "The batch has ended", False, "`current_status` says how; dispatch another."),
+        ErrorCode(
+            "has_begun",
+            409,
+            "It is history already",
+            False,
+            "`begun_count` tasks of it have begun: cancel it instead, or keep it.",
+        ),
+        ErrorCode(
+            "station_not_bound",
+            409,
+            "The station has no collector and node now",
+            False,
+            "`holdfast station update ID --collector C --node N` binds it.",
+        ),
+        ErrorCode(
+            "station_busy",
+            409,
+            "Work of a station is under way",
+            False,
+            "`task_ids` or `open_batches` name it; let it end, or cancel it first.",
+        ),
+        ErrorCode(
+            "collector_bound", 409, "The collector is bound to a station", False, "Bind that station otherwise first."
+        ),
         ErrorCode(
             "task_conflict",
             409,

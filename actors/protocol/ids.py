@@ -20,6 +20,11 @@ GatewayId = NewType("GatewayId", str)
 NodeId = NewType("NodeId", str)
 InvocationId = NewType("InvocationId", str)
 TaskId = NewType("TaskId", str)
+OrderId = NewType("OrderId", str)
+BatchId = NewType("BatchId", str)
+StationId = NewType("StationId", str)
+CollectorId = NewType("CollectorId", str)
+NoticeId = NewType("NoticeId", str)
 
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 _ID = re.compile(ID_PATTERN[:-1] + r"\Z")
@@ -42,6 +47,11 @@ PREFIXES = {
     "task": "tsk",
     "enrolment": "enr",
     "enrolment_code": "enc",
+    "order": "ord",
+    "batch": "bat",
+    "station": "sta",
+    "collector": "col",
+    "notice": "ntc",
 }
 
 _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"

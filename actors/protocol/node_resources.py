@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import BaseModel, Field, JsonValue
 
 from actors.protocol.codes import Link
 from actors.protocol.defaults import ENROLMENT_CODE_MAX_S, INVOKE_TIMEOUT_MAX_S, INVOKE_TIMEOUT_S, NODE_COMMANDS_MAX
@@ -26,6 +26,8 @@ Name = Annotated[str, Field(max_length=200)]
 # A command, or the beginning of one and a `*`; `*` alone is every command.
 Pattern = Annotated[str, Field(pattern=r"^(\*|[A-Za-z0-9][A-Za-z0-9_.:/-]{0,126}\*?)$", max_length=128)]
 Allow = Annotated[list[Pattern], Field(max_length=NODE_COMMANDS_MAX)]
+# One line of text, as it goes to a device: no control characters.
+Plain = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Within = Annotated[float, Field(ge=0, le=INVOKE_TIMEOUT_MAX_S)] | Annotated[int, Field(ge=0, le=86400)]
 
 # ---------------------------------------------------------------- bodies
@@ -213,6 +215,20 @@ class NodeLogPage(Resource):
     last_seq: Count
 
 
+class GroupNames(BaseModel):
+    """What the things of a group are called; it goes to the device with each task, and into the handoff."""
+
+    sop_slug: Plain | None = None
+    sop_version: Plain | Count | None = None
+    scene_name: Plain | None = None
+    subscene_name: Plain | None = None
+
+
+class TaskGroup(Resource, GroupNames):
+    sop_id: Id
+    subscene_id: Id
+
+
 class ArtifactResource(Resource):
     """verified: size and sha256 were checked here; false: no object store is configured."""
 
@@ -231,12 +247,13 @@ class UploadResource(Resource):
 
 
 class TaskResource(Resource):
-    """Every `_at_ms` is set once, at the first time. upload: of the present attempt."""
+    """Every `_at_ms` is set once, at the first time. upload: of the present attempt. group: of a batch's task."""
 
     task_id: Id
     node_id: Id
     order_id: Id | None
     batch_id: Id | None
+    group: TaskGroup | None
     params: JsonValue
     status: TaskStatus
     attempt: Seq

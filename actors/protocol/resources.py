@@ -341,15 +341,6 @@ class MadeToken(Resource):
     expires_at_ms: Count | None
 
 
-class Me(Resource):
-    token_id: Id
-    scope: Scope
-    session_id: Id | None
-    node_id: Id | None
-    station_id: Id | None
-    expires_at_ms: Count | None
-
-
 class Problem(BaseModel):
     """RFC 9457, with our stable `code` and a `hint`. winner: of `already_resolved`, what was decided before."""
 

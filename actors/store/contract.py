@@ -36,7 +36,7 @@ class IdempotencyKey:
 class Outcome:
     """What a committed transition came to. `body`/`status`: an operator's answer, rendered inside the transaction.
 
-    session_id: the subject of the request: a session's id, `node/<id>` or `task/<id>`.
+    session_id: the subject of the request: a session's id, `node/<id>`, `order/<id>` …
     """
 
     session_id: str
@@ -194,8 +194,42 @@ class NodeFilter:
 
 @dataclass(frozen=True, slots=True)
 class TaskFilter:
+    """station_id: of tasks in its batches."""
+
     node_id: str | None = None
     status: str | None = None
+    order_id: str | None = None
+    batch_id: str | None = None
+    station_id: str | None = None
+    limit: int = 50
+    cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OrderFilter:
+    """q: in the id or the name."""
+
+    status: str | None = None
+    q: str | None = None
+    limit: int = 50
+    cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchFilter:
+    order_id: str | None = None
+    station_id: str | None = None
+    status: str | None = None
+    limit: int = 50
+    cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StationFilter:
+    """Of the present binding."""
+
+    collector_id: str | None = None
+    node_id: str | None = None
     limit: int = 50
     cursor: str | None = None
 
@@ -369,6 +403,42 @@ class Store(Protocol):
         """Errors: task_not_found."""
 
     def tasks(self, wanted: TaskFilter) -> ListPage:
+        """Newest first."""
+
+    def order(self, order_id: str) -> dict[str, Any]:
+        """The resource. Errors: order_not_found."""
+
+    def orders(self, wanted: OrderFilter) -> ListPage:
+        """Newest first."""
+
+    def notices(self, order_id: str, limit: int, cursor: str | None) -> ListPage:
+        """What devices were told, newest first. Errors: order_not_found."""
+
+    def batch(self, batch_id: str) -> dict[str, Any]:
+        """Errors: batch_not_found."""
+
+    def batches(self, wanted: BatchFilter) -> ListPage:
+        """Newest first."""
+
+    def handoff(self, batch_id: str, sop_id: str, subscene_id: str) -> str:
+        """The one line for an external device, byte for byte. Errors: batch_not_found, group_not_found."""
+
+    def station(self, station_id: str) -> dict[str, Any]:
+        """Errors: station_not_found."""
+
+    def stations(self, wanted: StationFilter) -> ListPage:
+        """Newest first."""
+
+    def bindings(self, station_id: str, limit: int, cursor: str | None) -> ListPage:
+        """Versions, newest first. Errors: station_not_found."""
+
+    def me_of_station(self, station_id: str) -> dict[str, Any]:
+        """station, collector, node and node_type of a collector's token. Errors: station_not_found."""
+
+    def collector(self, collector_id: str) -> dict[str, Any]:
+        """Errors: collector_not_found."""
+
+    def collectors(self, limit: int, cursor: str | None) -> ListPage:
         """Newest first."""
 
     def enrolments(self, state: str | None, limit: int, cursor: str | None) -> ListPage:

@@ -88,12 +88,13 @@ class NodeReads(Reads):
 
     def tasks(self, wanted: TaskFilter) -> ListPage:
         where, values = ["1 = 1"], list[Any]()
-        if wanted.node_id:
-            where.append("node_id = ?")
-            values.append(wanted.node_id)
-        if wanted.status:
-            where.append("status = ?")
-            values.append(wanted.status)
+        for column in ("node_id", "status", "order_id", "batch_id"):
+            if value := getattr(wanted, column):
+                where.append(f"{column} = ?")
+                values.append(value)
+        if wanted.station_id:
+            where.append("batch_id in (select id from batches where station_id = ?)")
+            values.append(wanted.station_id)
         if wanted.cursor:
             where.append("n < ?")
             values.append(_decode_cursor(wanted.cursor, 1, (int,))[0])

@@ -11,10 +11,12 @@ from actors.law.nodes.model import Artifact, Enrolment, Intent, Invocation, Node
 from actors.store.rows import dumps, loads
 
 T = TypeVar("T")
-# A JSON column is never NULL unless None means "not there" (allow): a null payload is the text `null`.
-_JSON = frozenset({"client", "commands", "capabilities", "params", "progress", "payload", "frame", "allow"})
-_NULLABLE = frozenset({"allow"})
-_TUPLES = frozenset({"commands", "allow"})
+# A JSON column is never NULL unless None means "not there" (_NULLABLE): a null payload is the text `null`.
+_JSON = frozenset(
+    {"client", "commands", "capabilities", "params", "progress", "payload", "frame", "allow", "tasks", "sop_version"}
+)
+_NULLABLE = frozenset({"allow", "sop_version", "capabilities"})
+_TUPLES = frozenset({"commands", "allow", "tasks"})
 _FLAGS = frozenset({"drained", "synced", "began", "dispatched", "ok", "verified"})
 
 
@@ -75,7 +77,7 @@ def value(attribute: str, stored: Any) -> Any:
         if stored is None:
             return None
         found = loads(stored)
-        return tuple(found) if attribute in _TUPLES else found
+        return tuple(tuple(x) if isinstance(x, list) else x for x in found) if attribute in _TUPLES else found
     if attribute in _FLAGS and stored is not None:
         return bool(stored)
     return stored

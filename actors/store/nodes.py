@@ -15,7 +15,7 @@ from actors.law.nodes import effects as nfx
 from actors.law.nodes import render
 from actors.law.nodes import requests as rq
 from actors.law.nodes.decide import decide
-from actors.law.nodes.model import NodeView, Task
+from actors.law.nodes.model import NodeView, Standing, Task
 from actors.law.requests import Request
 from actors.protocol.defaults import SERVICE_STEP_MAX_S
 from actors.protocol.errors import HoldfastError
@@ -23,6 +23,7 @@ from actors.store import node_rows as rows
 from actors.store import tallies
 from actors.store.contract import Outcome, Token
 from actors.store.expect import expect
+from actors.store.order_rows import NOTICES
 from actors.store.rows import dumps
 
 _NODE = rows.NODES.select("where id = ?")
@@ -37,6 +38,7 @@ _BUSY = rows.TASKS.select("where node_id = ? and status in ('ready', 'in_progres
 _TASK = rows.TASKS.select("where id = ?")
 _OPEN_INTENTS = rows.INTENTS.select("where node_id = ? and state in ('requested', 'accepted', 'uploaded')")
 _INTENTS = rows.INTENTS.select("where task_id = ?")
+_NOTICES = NOTICES.select("where node_id = ? and settled_at_ms is null order by n")
 _ARTIFACT = rows.ARTIFACTS.select("where task_id = ?")
 
 
@@ -50,6 +52,16 @@ class NodeTransitions:
     def wall_ms(self) -> int:
         raise NotImplementedError
 
+    def follow_tasks(self, view: NodeView, decision: nfx.NodeDecision, request: Request) -> tuple[fx.Speech, ...]:
+        """What the moves of this decision mean for the orders that own the tasks (orders.py)."""
+        raise NotImplementedError
+
+    def standing(self, task: Task) -> Standing | None:
+        raise NotImplementedError
+
+    def task_group(self, task: Task) -> dict[str, Any] | None:
+        raise NotImplementedError
+
     def service_ms_now(self) -> int:
         """The stored service time, carried on to this moment as the next tick will carry it, at most one step."""
         t, wall = self._c.execute("select t_ms, wall_ms from service_clock").fetchone()
@@ -61,10 +73,11 @@ class NodeTransitions:
         view = self._node_view(request)
         decision = decide(view, request)
         for effect in decision.effects:
-            self._do_node(view, effect)
+            self.do_node(effect, view.wall_ms)
+        followed = self.follow_tasks(view, decision, request)
         tallies.count_node(self._c, request, decision)
         status, body = self._node_rendered(request, decision.answer)
-        return Outcome(request.addressee, decision.answer, decision.speech, 0, status, body)
+        return Outcome(request.addressee, decision.answer, (*decision.speech, *followed), 0, status, body)
 
     # ------------------------------------------------------------ reading
 
@@ -115,6 +128,8 @@ class NodeTransitions:
             door_open=hello is None or self._stands("gateways", hello.gateway_id),
             connection_used=hello is not None and self._stands("connections", hello.connection_id),
             vouched=hello is None or hello.token_hash is None or self.token(hello.token_hash) is not None,
+            notices={n.notice_id: n for n in map(NOTICES.read, c.execute(_NOTICES, (node_id,)).fetchall())},
+            standing=self.standing(tasks[named[0]]) if isinstance(request, rq.TaskAction) and tasks else None,
         )
 
     def _unheard(self, addressee: str) -> tuple[str, ...]:
@@ -156,7 +171,7 @@ class NodeTransitions:
 
     # ------------------------------------------------------------ performing
 
-    def _do_node(self, view: NodeView, effect: nfx.NodeEffect) -> None:
+    def do_node(self, effect: nfx.NodeEffect, wall_ms: int) -> None:
         c = self._c
         match effect:
             case nfx.InsertNode(node):
@@ -165,7 +180,7 @@ class NodeTransitions:
                 sql, values = rows.NODES.update(changes, "id = ?")
                 expect(c.execute(sql, [*values, node_id]).rowcount == 1, f"node {node_id} is not there")
             case nfx.RemoveNode(node_id):
-                self._remove_node(node_id, view.wall_ms)
+                self._remove_node(node_id, wall_ms)
             case nfx.InsertRole(role):
                 c.execute(rows.ROLES.insert, rows.ROLES.values(role))
             case nfx.SetRole(node_id, role_name, epoch, changes):
@@ -178,10 +193,10 @@ class NodeTransitions:
             case nfx.RememberNodeConnection(connection_id, node_id, epoch):
                 c.execute(
                     "insert into connections values (?, ?, ?, ?)",
-                    (connection_id, rq.NODE + node_id, epoch, view.wall_ms),
+                    (connection_id, rq.NODE + node_id, epoch, wall_ms),
                 )
             case nfx.LogEvent(node_id, type_, data):
-                self._log_event(node_id, type_, data, view.wall_ms)
+                self._log_event(node_id, type_, data, wall_ms)
             case nfx.InsertInvocation(invocation):
                 c.execute(rows.INVOCATIONS.insert, rows.INVOCATIONS.values(invocation))
             case nfx.SetInvocation(iid, state, changes):
@@ -229,6 +244,10 @@ class NodeTransitions:
                 expect(done.rowcount == 1, f"the intent of {task_id}:{attempt} is not {state}")
             case nfx.InsertArtifact(artifact):
                 c.execute(rows.ARTIFACTS.insert, rows.ARTIFACTS.values(artifact))
+            case nfx.SetNotice(notice_id, sends, changes):
+                sql, values = NOTICES.update(changes, "id = ? and settled_at_ms is null and sends = ?")
+                done = c.execute(sql, [*values, notice_id, sends])
+                expect(done.rowcount == 1, f"notice {notice_id} is settled, or was not said {sends} times")
             case _:
                 assert_never(effect)
 
@@ -291,4 +310,6 @@ class NodeTransitions:
             raise HoldfastError("task_not_found")
         of = {i.attempt: i for i in map(rows.INTENTS.read, self._c.execute(_INTENTS, (task_id,)).fetchall())}
         artifact = self._c.execute(_ARTIFACT, (task_id,)).fetchone()
-        return render.task(task, of.get(task.attempt), rows.ARTIFACTS.read(artifact) if artifact else None)
+        return render.task(
+            task, of.get(task.attempt), rows.ARTIFACTS.read(artifact) if artifact else None, self.task_group(task)
+        )

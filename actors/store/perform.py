@@ -14,6 +14,7 @@ from actors.law.audit import Act, act_of
 from actors.law.decide import decide
 from actors.law.model import WALL_KINDS, Command, Session, View
 from actors.law.nodes.requests import BY_NODE_OPERATORS, counts
+from actors.law.orders.requests import BY_ORDER_OPERATORS, CollectorRequest, OrderRequest, StationRequest
 from actors.law.requests import (
     BY_OPERATORS,
     AckCommand,
@@ -28,7 +29,7 @@ from actors.protocol.errors import HoldfastError
 from actors.store import rows, tallies
 from actors.store.contract import IdempotencyKey, Outcome
 from actors.store.expect import expect
-from actors.store.nodes import NodeTransitions
+from actors.store.stations import StationTransitions
 
 _SESSION = f"select {', '.join(rows.SESSION_COLUMNS)} from sessions where id = ?"
 _LIVE = (
@@ -48,7 +49,7 @@ def _counted(request: Request, answer: fx.Answer) -> bool:
     return counts(request) and not isinstance(answer, fx.Refuse | fx.Fenced)
 
 
-class Transitions(NodeTransitions):
+class Transitions(StationTransitions):
     """Mixed into the store: needs `_c` (a connection), `policy` and `wall_ms()`."""
 
     def note(self, act: Act, wall_ms: int) -> None:
@@ -62,13 +63,18 @@ class Transitions(NodeTransitions):
     # ------------------------------------------------------------ one transition
 
     def decide_in_transaction(self, request: Request, key: IdempotencyKey | None) -> Outcome:
-        if key is None and (isinstance(request, BY_OPERATORS + BY_NODE_OPERATORS) or counts(request)):
+        operator = isinstance(request, BY_OPERATORS + BY_NODE_OPERATORS + BY_ORDER_OPERATORS)
+        if key is None and (operator or counts(request)):
             # Asked again after an unknown outcome, the same request has the same answer, whatever became active since.
             key = IdempotencyKey("seed", type(request).__name__, request.seed, "")
         if key is not None and (stored := self._stored_answer(request, key)) is not None:
             return stored
         if isinstance(request, SessionRequest):
             outcome = self._session_transition(request)
+        elif isinstance(request, OrderRequest):
+            outcome = self.order_transition(request)
+        elif isinstance(request, StationRequest | CollectorRequest):
+            outcome = self.station_transition(request)
         else:
             outcome = self.node_transition(request)
         wall_ms = self.wall_ms()

@@ -48,6 +48,7 @@ class Retention(Reads):
             lambda n: self._rows("connections", "id", "at_ms", forgotten_ms, n),
             lambda n: self._node_logs(before_ms, n),
             lambda n: self._rows("invocations", "n", "settled_at_ms", before_ms, n),
+            lambda n: self._rows("order_notices", "n", "settled_at_ms", before_ms, n),
             lambda n: self._rows("enrolment_codes", "code_hash", "expires_at_ms", forgotten_ms, n),
             lambda n: self._rows("enrolments", "id", "created_at_ms", enrolled_ms, n),
         )

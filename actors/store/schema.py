@@ -274,3 +274,67 @@ def m004_nodes(db: Any) -> None:
         create index tokens_of_node on tokens (node_id) where node_id is not null
         """,
     )
+
+
+@migrations()  # type: ignore[untyped-decorator]
+def m005_orders(db: Any) -> None:
+    """Orders, batches, their groups; what a task is for; notices to nodes; stations, their bindings, collectors."""
+    _each(
+        db,
+        """
+        create table orders (
+            n integer primary key autoincrement, id text not null unique, name text, target_count integer not null,
+            quota_policy text not null, created_at_ms integer not null, made_by text not null, status text not null,
+            finalizations integer not null, started_at_ms integer, completed_at_ms integer, cancelled_at_ms integer
+        );
+        create index orders_by_status on orders (status, n);
+
+        create table batches (
+            n integer primary key autoincrement, id text not null unique, order_id text not null,
+            station_id text not null, created_at_ms integer not null, made_by text not null, status text not null,
+            started_at_ms integer, completed_at_ms integer, cancelled_at_ms integer, recalled_at_ms integer
+        );
+        create index batches_of_order on batches (order_id, n);
+        create index batches_of_station on batches (station_id, n);
+        create index batches_open_of_order on batches (order_id, status) where status in ('pending', 'active');
+        create index batches_open_of_station on batches (station_id) where status in ('pending', 'active');
+
+        -- In the order in which they were named. A version is kept as JSON: 2 and "2" are not the same.
+        create table batch_groups (
+            n integer primary key autoincrement, batch_id text not null, sop_id text not null,
+            subscene_id text not null, sop_slug text, sop_version text, scene_name text, subscene_name text,
+            params text not null, unique (batch_id, sop_id, subscene_id)
+        );
+
+        alter table tasks add column sop_id text;
+        alter table tasks add column subscene_id text;
+        -- Counting by status is a walk through these and never touches a row.
+        create index tasks_of_order on tasks (order_id, status) where order_id is not null;
+        create index tasks_of_batch on tasks (batch_id, sop_id, subscene_id, status, n) where batch_id is not null;
+
+        create table order_notices (
+            n integer primary key autoincrement, id text not null unique, order_id text not null,
+            node_id text not null, cause text not null, tasks text not null, created_at_ms integer not null,
+            sends integer not null, settled_at_ms integer
+        );
+        create unique index order_notices_once on order_notices (order_id, cause, node_id);
+        create index order_notices_open on order_notices (node_id) where settled_at_ms is null;
+        create index order_notices_settled on order_notices (settled_at_ms) where settled_at_ms is not null;
+
+        create table collectors (
+            n integer primary key autoincrement, id text not null unique, name text not null,
+            created_at_ms integer not null, made_by text not null, operator_id text
+        );
+        create table stations (
+            n integer primary key autoincrement, id text not null unique, name text,
+            created_at_ms integer not null, made_by text not null, node_type_name text, capabilities text
+        );
+        create table station_bindings (
+            station_id text not null, version integer not null, collector_id text not null, node_id text not null,
+            bound_at_ms integer not null, ended_at_ms integer, by text, primary key (station_id, version)
+        ) without rowid;
+        create unique index station_bindings_now on station_bindings (station_id) where ended_at_ms is null;
+        create unique index station_bindings_collector on station_bindings (collector_id) where ended_at_ms is null;
+        create unique index station_bindings_node on station_bindings (node_id) where ended_at_ms is null
+        """,
+    )

@@ -20,6 +20,7 @@ from actors.protocol.defaults import MAX_BODY_BYTES
 from actors.protocol.errors import HoldfastError
 from actors.store.contract import Token
 from tests.contract.judge import CALLBACKS, Case, Judge, ask
+from tests.contract.order_scene import GOOD_ORDERS, PROVOKED_ORDERS, TAGS, Change, orders_in
 from tests.gateway.house import TOKENS, House, Socket, eventually, hello, node_hello
 
 OF: dict[str, Route] = {route.operation_id: route for route in ROUTES}
@@ -65,6 +66,7 @@ GOOD: dict[str, Case] = {
     "tasks_list": Case("/v1/tasks", query={"node_id": "n", "status": "pending", "limit": "1"}),
     "tasks_show": Case("/v1/tasks/task"),
     "tasks_act": Case("/v1/tasks/task/cancel", {"attempt": 1}),
+    **GOOD_ORDERS,
     "enrolments_make_code": Case("/v1/enrolment-codes", {"expires_in_s": 60}),
     "enrolments_enrol": Case("/v1/enrolments", {"code": "spare-code", "node_id": "new", "claim": "c" * 43}, token=None),
     "enrolments_list": Case("/v1/enrolments", query={"state": "pending", "limit": "1"}),
@@ -119,7 +121,7 @@ class Scene:
             await house.worker.write(lambda store, q=named: store._alone(lambda: store._c.execute(q)))  # type: ignore[misc]
 
     @classmethod
-    async def of(cls, house: House) -> Scene:
+    async def of(cls, house: House, *, orders: bool = True) -> Scene:
         wrapper = await house.running(wrapper_id="w_1")
         question = {"type": "approval", "execution_id": "e", "seq": 2, "approval_id": "apr_1", "title": "?"}
         await wrapper.say({**question, "options": ["y", "n"], "data": {"path": "/"}})
@@ -134,6 +136,8 @@ class Scene:
         )
         await house.call("DELETE", "/v1/sessions/gone")
         await cls._nodes(house)
+        if orders:
+            await orders_in(house)
         await house.worker.write(lambda store: store.put_token(hash_of("t-of-t"), Token("tok_t", "admin", "t")))
         await house.worker.write(lambda store: store.put_token(hash_of("t-spare"), Token("tok_spare", "reader")))
         await eventually(lambda: house.gateway.loops.ticked_at > 0)
@@ -216,11 +220,19 @@ def _bad_request(route: Route, case: Case) -> Case:
     return case.but(body=wrong)
 
 
+def _of_orders(provoked: Change) -> Provoke:
+    async def made(scene: Scene, route: Route, case: Case) -> Case:
+        return await provoked(scene.house, route.operation_id, case)
+
+    return made
+
+
 def _bad_id(route: Route, case: Case) -> Case:
     if route.body is None:
-        name = next(p.name for p in route.params if p.name in ("execution_id", "session_id", "node_id"))
-        return case.but(query={name: "!!"})
-    return case.but(body={**case.body, next(n for n in route.body.model_fields if n.endswith("_id")): "!!"})
+        return case.but(query={next(p.name for p in route.params if p.name.endswith("_id")): "!!"})
+    if route.operation_id == "batches_adjust":
+        return case.but(body={"groups": [{"sop_id": "!!", "subscene_id": "sub", "quantity": 1}]})
+    return case.but(body={**case.body, next(n for n in route.body.model_fields if n.endswith("_id")): "!!\n"})
 
 
 def _not_found(route: Route, case: Case) -> Case:
@@ -257,6 +269,8 @@ async def _ended(scene: Scene, route: Route, case: Case) -> Case:
 
 def _no_node(route: Route, case: Case) -> Case:
     """Forgotten and unknown are the same to DELETE, and an invocation outlives its node: there, an id that is none."""
+    if route.tag == "stations":
+        return case.but(body={**case.body, "node_id": "nosuch"})
     name = "!!" if route.operation_id in ("nodes_forget", "nodes_list_invocations") else "nosuch"
     return _elsewhere(case, 3, name)
 
@@ -359,6 +373,7 @@ PROVOKED: dict[str, Provoke] = {
     "queue_full": _full,
     "too_many_connections": _crowd,
     "unavailable": _closing,
+    **{code: _of_orders(provoked) for code, provoked in PROVOKED_ORDERS.items()},
 }
 OF_ALL = {"internal", "storage_unavailable"}  # further down: the whole service has to be ill
 # further down: there is no route to declare them
@@ -396,7 +411,7 @@ async def test_every_declared_code_is_given(tmp_path: Path, name: str) -> None:
         house = await House(tmp_path / str(n), webhook_allow=CALLBACKS).open(
             **({"request_timeout_s": 0.5} if group == ["request_timeout"] else {})
         )
-        scene = await Scene.of(house)
+        scene = await Scene.of(house, orders=route.tag in TAGS | {"tasks"})
         for code in group:
             case = await PROVOKED[code](scene, route, GOOD[name])
             told = await scene.judge.ask(house, route, case)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from actors.gateway.routes import ROUTES
+from tests.contract.order_scene import orders_in
 from tests.gateway.house import House, eventually
 
 HERE = Path(__file__).parent
@@ -21,6 +22,8 @@ async def test_schemathesis_finds_nothing(house: House, tmp_path: Path) -> None:
     ask = {"type": "approval", "execution_id": "e", "seq": 2, "approval_id": "apr_1", "title": "?", "options": ["y"]}
     await wrapper.say(ask)
     await wrapper.acked(2)
+    await house.call("POST", "/v1/nodes", {"node_id": "n"})
+    await orders_in(house)
     asking = await asyncio.create_subprocess_exec(
         *ASK,
         f"{house.url}/openapi.json",
@@ -33,7 +36,7 @@ async def test_schemathesis_finds_nothing(house: House, tmp_path: Path) -> None:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    said, _ = await asyncio.wait_for(asking.communicate(), 120)
+    said, _ = await asyncio.wait_for(asking.communicate(), 270)
     text = said.decode()
     assert asking.returncode == 0, text[-20_000:]
     (tested,) = re.findall(r"Tested: (\d+)", text)

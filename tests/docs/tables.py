@@ -16,7 +16,7 @@ from actors.config import CLIENT_PREFIXES, CLIENT_VARIABLES, PREFIX, Settings
 from actors.law.execution import TRANSITIONS
 from actors.protocol import codes, defaults, frames
 from actors.protocol.words import CLOSE_WHEN, COMMANDS, DIRECTIVES, GAPS, NACKS, RECONNECT
-from tests.docs import asked, node_tables
+from tests.docs import asked, node_tables, order_tables
 from wrapper.fakedevice import COMMANDS as COMMANDS_OF_FAKE
 from wrapper.faults import ANYWHERE, POINTS
 from wrapper.recorder import TABLE
@@ -340,6 +340,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "link-moves": link_moves,
     "reconciliation": reconciliation,
     **node_tables.blocks(table, _frames),
+    **order_tables.blocks(table),
     "fake-commands": lambda: table(("command", "does"), ((f"`{n}`", what) for n, what in COMMANDS_OF_FAKE.items())),
     "fake-recorder": fake_recorder,
     "fault-points": fault_points,

@@ -12,7 +12,7 @@ import pytest
 from actors.config import PREFIX, Settings
 from actors.law.audit import ACTIONS
 from actors.law.model import DeadlineKind
-from actors.protocol import codes, node_codes
+from actors.protocol import codes, node_codes, order_codes
 from tests.docs.generate import BLOCK, ROOT, documents, fresh
 from tests.docs.reading import text_of, without_code
 from tests.docs.tables import BLOCKS
@@ -46,6 +46,12 @@ NAMES = {
         *node_codes.UPLOAD_STATUSES,
         *node_codes.INTENT_STATES,
     ],
+    "docs/diagrams/orders.md": [
+        *order_codes.ORDER_STATUSES,
+        *order_codes.BATCH_STATUSES,
+        *order_codes.NOTICE_CAUSES,
+    ],
+    "docs/orders.md": list(order_codes.QUOTA_POLICIES),
 }
 
 

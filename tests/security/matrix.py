@@ -2,6 +2,8 @@
 
 A new route: add a row. A row says what the callers who may are told (`yes`), who they are (`may`), and for what: `one`
 session (other sessions' tokens are told 404), `all` (tokens of one session are told 403), or `anybody` (no token).
+`station`: as `all`, and a collector is told 404 but for its own station; `complete`: 403 there; `work`: a list, in
+which a collector finds its own and nothing else.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ READ = OPERATE | {"reader"}
 INGEST = OPERATE | {"wrapper"}
 ADMIN = frozenset({"admin"})
 CONNECT = frozenset({"admin", "node"})
+SEE_WORK = READ | {"collector"}
+COMPLETE = OPERATE | {"collector"}
 EVERY_SCOPE = frozenset({"admin", "operator", "reader", "wrapper", "node", "collector"})
 CLOSES = {401: 4401, 403: 4403, 404: 4004}
 
@@ -27,10 +31,11 @@ class Row:
     path: str
     yes: int
     may: frozenset[str] = frozenset()
-    of: Literal["one", "all", "self", "anybody", "node"] = "one"
+    of: Literal["one", "all", "self", "anybody", "node", "station", "complete", "work"] = "one"
     body: Any = None
     how: Literal["http", "sse", "socket"] = "http"
-    # what has to be there: "running", "approval", "token", "webhook", "node", "invocation", "task", "enrolment", "code"
+    # what has to be there: "running", "approval", "token", "webhook", "node", "invocation", "task", "enrolment",
+    # "code", "collector", "station" (bound to both), "order", "batch"
     first: tuple[str, ...] = field(default=())
 
     @property
@@ -54,9 +59,11 @@ class Row:
         kind, _, scope = who.rpartition(" ")
         if scope not in self.may:
             return 403
-        if kind == "" or self.of == "self":
+        if scope == "collector" and self.of in ("station", "complete"):
+            return self.yes if kind == "own" else 404 if self.of == "station" else 403
+        if kind == "" or self.of == "self" or scope == "collector":
             return self.yes
-        if self.of == "all":
+        if self.of != "one":
             return 403
         return self.yes if kind == "own" else 404
 
@@ -70,6 +77,12 @@ class Row:
 
 S = "/v1/sessions/{sid}"
 N = "/v1/nodes/{nid}"
+O = "/v1/orders/{oid}"  # noqa: E741
+B = "/v1/batches/{bid}"
+T = "/v1/stations/{station_id}"
+C = "/v1/collectors/{collector_id}"
+G = {"sop_id": "sop", "subscene_id": "sub"}  # the group of every batch
+AT_WORK = ("node", "collector", "station", "order", "batch")
 TABLE = (
     Row("POST", "/v1/sessions", 201, OPERATE, "all", {}),
     Row("GET", "/v1/sessions", 200, READ, "all"),
@@ -106,8 +119,8 @@ TABLE = (
     Row("GET", "/v1/invocations/{iid}", 200, READ, "all", first=("node", "invocation")),
     Row("POST", "/v1/invocations/{iid}/cancel", 200, OPERATE, "all", first=("node", "invocation")),
     Row("POST", N + "/tasks", 201, OPERATE, "all", {}, first=("node",)),
-    Row("GET", "/v1/tasks", 200, READ, "all"),
-    Row("GET", "/v1/tasks/{task_id}", 200, READ, "all", first=("node", "task")),
+    Row("GET", "/v1/tasks", 200, SEE_WORK, "work"),
+    Row("GET", "/v1/tasks/{task_id}", 200, SEE_WORK, "station", first=AT_WORK),
     Row("POST", "/v1/tasks/{task_id}/{action}", 202, OPERATE, "all", {}, first=("node", "task")),
     Row("POST", "/v1/enrolment-codes", 201, OPERATE, "all", {}),
     Row("POST", "/v1/enrolments", 202, of="anybody", body={"code": "{code}", "node_id": "{nid}"}, first=("code",)),
@@ -121,6 +134,49 @@ TABLE = (
         body={"claim": "{claim}"},
         first=("enrolment",),
     ),
+    Row("POST", "/v1/orders", 201, OPERATE, "all", {"target_count": 1}),
+    Row("GET", "/v1/orders", 200, READ, "all"),
+    Row("GET", O, 200, READ, "all", first=("order",)),
+    Row("PATCH", O, 200, OPERATE, "all", {"status": "paused"}, first=("order",)),
+    Row("DELETE", O, 204, OPERATE, "all", first=("order",)),
+    Row(
+        "POST",
+        O + "/batches",
+        201,
+        OPERATE,
+        "all",
+        {"station_id": "{sid}", "groups": [{**G, "quantity": 1}]},
+        first=AT_WORK[:-1],
+    ),
+    Row("GET", O + "/batches", 200, READ, "all", first=("order",)),
+    Row("GET", O + "/notices", 200, READ, "all", first=("order",)),
+    Row("GET", "/v1/batches", 200, SEE_WORK, "work"),
+    Row("GET", B, 200, SEE_WORK, "station", first=AT_WORK),
+    Row("PATCH", B, 200, OPERATE, "all", {"status": "cancelled"}, first=AT_WORK),
+    Row("DELETE", B, 204, OPERATE, "all", first=AT_WORK),
+    Row("POST", B + "/tasks", 200, OPERATE, "all", {"groups": [{**G, "quantity": 1}]}, first=AT_WORK),
+    Row("POST", B + "/complete-tasks", 200, COMPLETE, "complete", G, first=AT_WORK),
+    Row("POST", B + "/recall", 200, OPERATE, "all", first=AT_WORK),
+    Row("GET", B + "/groups/{sop_id}/{subscene_id}/handoff", 200, SEE_WORK, "station", first=AT_WORK),
+    Row(
+        "POST",
+        "/v1/stations",
+        201,
+        OPERATE,
+        "all",
+        {"collector_id": "{collector_id}", "node_id": "{nid}"},
+        first=("node", "collector"),
+    ),
+    Row("GET", "/v1/stations", 200, READ, "all"),
+    Row("GET", T, 200, SEE_WORK, "station", first=AT_WORK[:3]),
+    Row("PATCH", T, 200, OPERATE, "all", {"name": "x"}, first=AT_WORK[:3]),
+    Row("DELETE", T, 204, OPERATE, "all", first=AT_WORK[:3]),
+    Row("GET", T + "/bindings", 200, READ, "all", first=AT_WORK[:3]),
+    Row("POST", "/v1/collectors", 201, OPERATE, "all", {"name": "x"}),
+    Row("GET", "/v1/collectors", 200, READ, "all"),
+    Row("GET", C, 200, READ, "all", first=("collector",)),
+    Row("PATCH", C, 200, OPERATE, "all", {"name": "y"}, first=("collector",)),
+    Row("DELETE", C, 204, OPERATE, "all", first=("collector",)),
     Row("GET", "/v1/webhooks", 200, OPERATE, "all"),
     Row("GET", "/v1/webhooks?session_id={sid}", 200, OPERATE),
     Row("GET", "/v1/webhooks/{wid}", 200, OPERATE, first=("webhook",)),

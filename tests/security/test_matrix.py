@@ -13,7 +13,7 @@ from actors.store.contract import Token
 from tests.gateway.house import House, eventually
 from tests.security.callers import ALL, secret_of
 from tests.security.conftest import Open
-from tests.security.matrix import TABLE, Row, undecided
+from tests.security.matrix import TABLE, G, Row, undecided
 
 NOBODY_THERE = "hooks.invalid"  # what is told to it leaves this machine for nobody
 NEUTRAL = ("last_seen_at_ms", "updated_at_ms")
@@ -37,9 +37,11 @@ class Cell:
     """One caller at one row: a session of its own, made ready, then asked once."""
 
     def __init__(self, house: House, row: Row, who: str, n: int) -> None:
-        self.house, self.row, self.who = house, row, who
+        self.house, self.row, self.who, self.first_of_house = house, row, who, n == 0
         self.names = {"sid": f"s{n}", "eid": "e", "aid": "apr_1", "tid": f"tok-{n}", "wid": "whk-nosuch"}
         self.names |= {"nid": f"s{n}", "iid": "inv-nosuch", "task_id": f"t{n}", "action": "cancel"}
+        self.names |= {"oid": f"o{n}", "bid": f"b{n}", "station_id": f"s{n}", "collector_id": f"c{n}"}
+        self.names |= {"sop_id": "sop", "subscene_id": "sub"}
         self.wrapper: Any = None
 
     async def __aenter__(self) -> Cell:
@@ -65,6 +67,7 @@ class Cell:
         if "task" in self.row.first:
             path = f"/v1/nodes/{self.names['nid']}/tasks"
             await self.house.call("POST", path, {"task_id": self.names["task_id"]}, status=201)
+        await self._at_work()
         if "code" in self.row.first or "enrolment" in self.row.first:
             made = await self.house.call("POST", "/v1/enrolment-codes", {}, status=201)
             self.names["code"] = made["code"]
@@ -76,6 +79,29 @@ class Cell:
             token = Token(self.names["tid"], "reader")
             await self.house.worker.write(lambda store: store.put_token(hash_of(token.token_id), token))
         return self
+
+    async def _at_work(self) -> None:
+        names, first = self.names, self.row.first
+        if "collector" in first:
+            made = {"collector_id": names["collector_id"], "name": "x"}
+            await self.house.call("POST", "/v1/collectors", made, status=201)
+        if "station" in first and self.first_of_house:
+            for path, made in (
+                ("/v1/nodes", {"node_id": "theirs"}),
+                ("/v1/collectors", {"collector_id": "they", "name": "x"}),
+                ("/v1/stations", {"station_id": "somebody-elses", "collector_id": "they", "node_id": "theirs"}),
+            ):
+                await self.house.call("POST", path, made, status=201)
+        if "station" in first:
+            bound = {name: names[name] for name in ("station_id", "collector_id")} | {"node_id": names["nid"]}
+            await self.house.call("POST", "/v1/stations", bound, status=201)
+        if "order" in first:
+            await self.house.call("POST", "/v1/orders", {"order_id": names["oid"], "target_count": 9}, status=201)
+        if "batch" in first:
+            asked = {"batch_id": names["bid"], "station_id": names["station_id"], "groups": [{**G, "quantity": 2}]}
+            await self.house.call("POST", f"/v1/orders/{names['oid']}/batches", asked, status=201)
+            page = await self.house.call("GET", "/v1/tasks", params={"batch_id": names["bid"]})
+            names["task_id"] = page["items"][0]["task_id"]
 
     async def __aexit__(self, *_: object) -> None:
         if self.wrapper is not None:
@@ -121,6 +147,7 @@ class Cell:
         tasks = await self.house.call("GET", "/v1/tasks")
         asked = await self.house.call("GET", "/v1/enrolments")
         codes = await self.house.worker.read(_enrolment_codes)
+        work = [await self.house.call("GET", f"/v1/{kind}") for kind in ("orders", "batches", "stations", "collectors")]
         log = await self._of_node()
         events = await self.house.events(sid)
         approvals = await self.house.call("GET", f"/v1/sessions/{sid}/approvals")
@@ -132,7 +159,7 @@ class Cell:
             session.pop(name, None), session["link"].pop(name, None)
         if session["active_execution"]:
             session["active_execution"].pop("last_progress_at_ms")
-        return session, [e["type"] for e in events], approvals, tokens, acts, eid, nodes, tasks, asked, codes, log
+        return session, [e["type"] for e in events], approvals, tokens, acts, eid, nodes, tasks, asked, codes, log, work
 
     async def _of_node(self) -> Any:
         if "node" not in self.row.first:
@@ -200,3 +227,18 @@ async def test_the_body_is_that_of_an_unknown_id_for_everybody(house: House) -> 
     foreign = await house.call("GET", "/v1/sessions/s", token=other, status=404)
     unknown = await house.call("GET", "/v1/sessions/nope", token="operator", status=404)
     assert foreign | {"instance": ""} == unknown | {"instance": ""}
+
+
+async def test_another_stations_collector_learns_nothing_of_whether_anything_is_there(house: House) -> None:
+    """A station, a batch, a task, a handoff that are there, and ones that never were: word for word the same."""
+    async with Cell(
+        house, Row("GET", "", 200, first=("node", "collector", "station", "order", "batch")), "", 0
+    ) as cell:
+        other = await secret_of(house, "other collector", "s0")
+        for path in ("/v1/stations/{station_id}", "/v1/batches/{bid}", "/v1/tasks/{task_id}"):
+            unknown = path.partition("{")[0] + "never"
+            told = [await house.call("GET", p, token=other, status=404) for p in (cell.filled(path), unknown)]
+            assert told[0] | {"instance": ""} == told[1] | {"instance": ""}, path
+        path = "/v1/batches/{bid}/groups/sop/sub/handoff"
+        told = [await house.call("GET", p, token=other, status=404) for p in (cell.filled(path), path.format(bid="no"))]
+        assert told[0] | {"instance": ""} == told[1] | {"instance": ""}

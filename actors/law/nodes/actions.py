@@ -12,7 +12,7 @@ from actors.law.effects import Refuse, Show
 from actors.law.nodes import frames
 from actors.law.nodes.draft import NodeDraft
 from actors.law.nodes.effects import NodeDecision
-from actors.law.nodes.model import Intent, NodeView, Role, Task
+from actors.law.nodes.model import Intent, NodeView, Role, Standing, Task
 from actors.law.nodes.requests import TaskAction
 from actors.law.nodes.shadow import expect_report, probe_now
 from actors.law.nodes.tasks import step
@@ -56,7 +56,7 @@ def act(view: NodeView, request: TaskAction) -> NodeDecision:
     if request.action == "cancel":
         refusal = None if not task.terminal else _shut("task_terminal", task, f"the task is {task.status}")
     else:
-        refusal = _gate(draft, task, GATES[request.action])
+        refusal = _order_gate(view.standing, task, request) or _gate(draft, task, GATES[request.action])
     if refusal is not None:
         return draft.decide(refusal)
     _carry_out(draft, task, request)
@@ -84,6 +84,17 @@ def _says(recorder: Role, task: Task, states: frozenset[ReportedState]) -> bool:
 
 def _shut(reason: str, task: Task, detail: str) -> Refuse:
     return Refuse("task_conflict", detail, {"reason": reason, "current_status": task.status})
+
+
+def _order_gate(standing: Standing | None, task: Task, request: TaskAction) -> Refuse | None:
+    """Of a task that an order owns nothing new begins while the order is paused, or where its station is not."""
+    if standing is None or not GATES[request.action].starts:
+        return None
+    if standing.order_status == "paused":
+        return Refuse("order_paused", "", {"current_status": "paused"})
+    if standing.bound_node_id != task.node_id:
+        return _shut("station_unbound", task, "the task's station is not bound to its node now")
+    return None
 
 
 def _gate(draft: NodeDraft, task: Task, gate: Gate) -> Refuse | None:

@@ -11,14 +11,14 @@ from dataclasses import replace
 from typing import Any
 
 from actors.law.effects import Done, RefuseConnection
-from actors.law.nodes import frames, uploads
+from actors.law.nodes import frames, notices, uploads
 from actors.law.nodes.answers import Frame, NodeConnected, Upward
 from actors.law.nodes.draft import NodeDraft
 from actors.law.nodes.effects import DropPosted, InsertNode, InsertRole, NodeDecision, RememberNodeConnection
 from actors.law.nodes.invocations import lose
 from actors.law.nodes.model import Node, NodeView, Reported, Role
 from actors.law.nodes.requests import NodeClosed, NodeConnect
-from actors.law.nodes.shadow import log_state, noted, report_upward, role_key, valid
+from actors.law.nodes.shadow import log_state, noted, report_upward, valid
 from actors.law.owner import displace, late_or_too_soon
 from actors.protocol.codes import CLOSE, CLOSE_CODES
 from actors.protocol.defaults import PROBE_S
@@ -115,9 +115,9 @@ def _forget_connection(draft: NodeDraft, owner: Role) -> None:
     if owner.link == "connected":
         draft.do(DropPosted(owner.node_id, owner.role))
         if owner.role in SHADOWED:
-            draft.disarm("probe", role_key(owner))
+            draft.disarm("probe", owner.key)
     elif owner.link == "grace":
-        draft.disarm("grace", role_key(owner))
+        draft.disarm("grace", owner.key)
 
 
 def _reconciled(draft: NodeDraft, hello: NodeConnect, role: Role) -> NodeDecision:
@@ -128,7 +128,9 @@ def _reconciled(draft: NodeDraft, hello: NodeConnect, role: Role) -> NodeDecisio
         log_state(draft, hello.role, before, hello.reported)
     if hello.role in SHADOWED and not valid(hello.reported):
         directives.append(frames.probe())
-        draft.arm("probe", role_key(role), PROBE_S)
+        draft.arm("probe", role.key, PROBE_S)
+    if hello.role == "recorder":
+        notices.come_back(draft, directives.append)
     verify = uploads.reconcile(draft, hello, directives.append) if hello.role == "transfer" else ()
     told = tuple(u.task_id for u in hello.uploads or ()) if hello.role == "transfer" else ()
     upward = report_upward(draft, hello.seed, uploads.news(draft, told))
@@ -170,7 +172,7 @@ def closed(view: NodeView, request: NodeClosed) -> NodeDecision:
         **({"lapsed_epoch": epoch} if holds and not waits else {}),
     )
     if waits and grace_s is not None:
-        draft.arm("grace", role_key(role), grace_s)
+        draft.arm("grace", role.key, grace_s)
     upward = report_upward(draft, request.seed)
     return draft.decide(upward if upward.tasks else Done(changed=True))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from actors.law.effects import Done
-from actors.law.nodes import invocations, uploads
+from actors.law.nodes import invocations, notices, uploads
 from actors.law.nodes.answers import Upward
 from actors.law.nodes.connect import sweep_grace
 from actors.law.nodes.draft import NodeDraft
@@ -38,8 +38,15 @@ def sweep(view: NodeView, request: NodeSweep) -> NodeDecision:
         case "task_reconcile":
             # It was said, and its task has not heard: said again, until the task's own transition takes the row away.
             draft.arm("task_reconcile", key, TASK_RECONCILE_S)
-            report = TaskReport(task_id=key, node_id=request.node_id, seed=nth_id("s", request.seed, 1)[2:])
+            report = TaskReport(
+                task_id=key,
+                order_id=draft.order_of(key),
+                node_id=request.node_id,
+                seed=nth_id("s", request.seed, 1)[2:],
+            )
             changed, upward = True, Upward((report,))
+        case "notice":
+            changed = notices.take(draft, key)
         case _:
             assert_never(request.kind)
     return draft.decide(upward if upward.tasks or upward.verify else Done(changed=changed))

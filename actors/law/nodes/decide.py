@@ -6,7 +6,18 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from actors.law.effects import Done, Refuse
-from actors.law.nodes import actions, connect, deadlines, invocations, registry, requests, shadow, tasks, uploads
+from actors.law.nodes import (
+    actions,
+    connect,
+    deadlines,
+    invocations,
+    notices,
+    registry,
+    requests,
+    shadow,
+    tasks,
+    uploads,
+)
 from actors.law.nodes.draft import NodeDraft
 from actors.law.nodes.effects import NodeDecision
 from actors.law.nodes.fence import fence
@@ -44,6 +55,7 @@ TABLE: Final[dict[type[Request], Callable[[NodeView, Any], NodeDecision]]] = {
     requests.NodeUpload: uploads.receive_upload,
     requests.NodeEvent: receive_event,
     requests.NodeSweep: deadlines.sweep,
+    requests.TakeNotice: notices.receive_notice,
     requests.CreateTask: tasks.create,
     requests.TaskAction: actions.act,
     requests.TaskReport: tasks.report,

@@ -17,11 +17,12 @@ from actors.law.nodes.effects import (
     Post,
     SetIntent,
     SetInvocation,
+    SetNotice,
     SetRole,
     SetTask,
     TakeNodeEpoch,
 )
-from actors.law.nodes.model import Intent, Invocation, NodeDeadlineKind, NodeView, Role, Task
+from actors.law.nodes.model import Intent, Invocation, NodeDeadlineKind, NodeView, Notice, Role, Task
 from actors.protocol.node_codes import Role as RoleName
 
 
@@ -34,6 +35,7 @@ class NodeDraft:
         self.invocations = dict(view.invocations)
         self.tasks = dict(view.tasks)
         self.intents = dict(view.intents)
+        self.notices = dict(view.notices)
         self.effects: list[NodeEffect] = []
         self._speech: list[Speech] = []
 
@@ -45,6 +47,11 @@ class NodeDraft:
     def busy_tasks(self, but: str | None = None) -> list[Task]:
         """What occupies the recorder."""
         return [t for t in self.tasks.values() if t.node_id == self.node_id and t.busy and t.task_id != but]
+
+    def order_of(self, task_id: str) -> str | None:
+        """Which order owns it, as far as we know of the task."""
+        task = self.tasks.get(task_id)
+        return task.order_id if task is not None else None
 
     def connected(self, role: RoleName) -> Role | None:
         found = self.roles.get(role)
@@ -98,6 +105,12 @@ class NodeDraft:
         before = self.tasks[task_id]
         after = self.tasks[task_id] = replace(before, **changes)
         self.do(SetTask(task_id, before.status, changes))
+        return after
+
+    def set_notice(self, notice_id: str, **changes: Any) -> Notice:
+        before = self.notices[notice_id]
+        after = self.notices[notice_id] = replace(before, **changes)
+        self.do(SetNotice(notice_id, before.sends, changes))
         return after
 
     def insert_intent(self, intent: Intent) -> None:

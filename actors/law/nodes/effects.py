@@ -169,6 +169,15 @@ class InsertArtifact:
     artifact: Artifact
 
 
+@dataclass(frozen=True, slots=True)
+class SetNotice:
+    """Only while it is not settled, and was said so often."""
+
+    notice_id: str
+    sends: int
+    changes: Mapping[str, Any]
+
+
 NodeEffect = (
     InsertNode
     | SetNode
@@ -190,6 +199,7 @@ NodeEffect = (
     | InsertIntent
     | SetIntent
     | InsertArtifact
+    | SetNotice
 )
 
 

@@ -25,8 +25,11 @@ from actors.protocol.node_codes import (
     UploadStatus,
 )
 from actors.protocol.node_codes import Role as RoleName
+from actors.protocol.order_codes import BatchStatus, OrderStatus
 
-NodeDeadlineKind = Literal["grace", "invocation", "invocation_idle", "probe", "upload_resend", "task_reconcile"]
+NodeDeadlineKind = Literal[
+    "grace", "invocation", "invocation_idle", "probe", "upload_resend", "task_reconcile", "notice"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ class Desired:
 
 @dataclass(frozen=True, slots=True)
 class UploadReport:
-    """One recording, as the device knows it."""
+    """One recording, as the device knows it. order_id: of what is to be verified, the order that owns the task."""
 
     task_id: str
     attempt: int
@@ -58,6 +61,7 @@ class UploadReport:
     sha256: str | None = None
     size: int | None = None
     detail: str | None = None
+    order_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +113,11 @@ class Role:
     @property
     def connected(self) -> bool:
         return self.link == "connected"
+
+    @property
+    def key(self) -> str:
+        """The second column of a role's deadlines: whoever owns it later has another epoch; they mean nothing then."""
+        return f"{self.role}:{self.connection_epoch}"
 
     @property
     def reported(self) -> Reported | None:
@@ -181,6 +190,8 @@ class Task:
     made_by: str
     order_id: str | None = None
     batch_id: str | None = None
+    sop_id: str | None = None
+    subscene_id: str | None = None
     status: TaskStatus = "pending"
     attempt: int = 1
     began: bool = False  # this attempt has been recording: the next config is another attempt
@@ -247,6 +258,29 @@ class Artifact:
 
 
 @dataclass(frozen=True, slots=True)
+class Notice:
+    """What an order wants a node to drop. tasks: (task_id, attempt) each. Unique by order, cause and node."""
+
+    notice_id: str
+    order_id: str
+    node_id: str
+    cause: str
+    tasks: tuple[tuple[str, int], ...]
+    created_at_ms: int
+    sends: int = 0
+    settled_at_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where the order of a task stands. bound_node_id: the node of its station's present binding."""
+
+    order_status: OrderStatus
+    batch_status: BatchStatus
+    bound_node_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Enrolment:
     enrolment_id: str
     node_id: str
@@ -270,6 +304,7 @@ class NodeView:
     tasks: those of the node that occupy its recorder, those with an open intent, those that its roles report, and
     every one that is named, whosever it is; of ForgetNode, those that may not have heard the node's last word.
     intents: the open ones of the node, and every one of the named tasks.
+    notices: those of the node that are not settled. standing: of the task that is acted on, if an order owns it.
     deadline_due: when the swept deadline is due, None if the row is gone. door_open, connection_used: as for sessions.
     vouched: the token of the connection that asks to own a role still holds.
     """
@@ -288,3 +323,5 @@ class NodeView:
     door_open: bool = True
     connection_used: bool = False
     vouched: bool = True
+    notices: Mapping[str, Notice] = field(default_factory=dict)
+    standing: Standing | None = None

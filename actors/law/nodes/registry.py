@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from actors.law.effects import CloseSocket, Refuse, Show
+from actors.law.nodes import notices
 from actors.law.nodes.draft import NodeDraft
 from actors.law.nodes.effects import InsertNode, NodeDecision, RemoveNode, SetNode
 from actors.law.nodes.invocations import settle
@@ -53,5 +54,6 @@ def forget(view: NodeView, request: ForgetNode) -> NodeDecision:
             follow_uploads(draft, task)
     for task in draft.busy_tasks():
         step(draft, task, "lapse")
+    notices.forgotten(draft)
     draft.do(RemoveNode(request.node_id))
     return draft.decide(Show("nothing", 204))

@@ -101,7 +101,10 @@ def invocation(i: Invocation) -> dict[str, Any]:
     }
 
 
-def task(t: Task, intent: Intent | None, artifact: Artifact | None) -> dict[str, Any]:
+def task(
+    t: Task, intent: Intent | None, artifact: Artifact | None, group: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """group: what it is called, of a batch's task."""
     upload = None
     if intent is not None:
         upload = {"state": intent.state, "attempt": intent.attempt, "tries": intent.tries, "detail": intent.detail}
@@ -119,6 +122,7 @@ def task(t: Task, intent: Intent | None, artifact: Artifact | None) -> dict[str,
         "node_id": t.node_id,
         "order_id": t.order_id,
         "batch_id": t.batch_id,
+        "group": group,
         "params": t.params,
         "status": t.status,
         "attempt": t.attempt,

@@ -1,7 +1,7 @@
 """What may be asked about a node or a task. Plain frozen values, idempotent by their seed like a session's requests.
 
-A node's requests are decided for `node/<id>`, a task's for `task/<id>`: an order will own its tasks one day, and a
-node actor and an order actor never wait for each other.
+A node's requests are decided for `node/<id>`, a task's for the order that owns it, `order/<id>`, or for itself,
+`task/<id>`, if none does. A node actor and an order actor never wait for each other.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from actors.protocol.node_codes import Role, TaskActionName
 
 NODE = "node/"
 TASK = "task/"
+ORDER = "order/"
 
 
 class Unset:
@@ -219,16 +220,26 @@ class NodeSweep(NodeRequest):
         return self.subject_key if self.kind in ("invocation", "invocation_idle") else None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeNotice(NodeRequest):
+    """An order has something for the node to drop: asked by whoever hears NodeNoticed, and by the deadline `notice`."""
+
+    notice_id: str
+
+
 # ---------------------------------------------------------------- about a task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRequest(Request):
+    """order_id: of the order that owns the task. It is only where the request goes: what is decided stands on rows."""
+
     task_id: str
+    order_id: str | None = None
 
     @property
     def addressee(self) -> str:
-        return TASK + self.task_id
+        return TASK + self.task_id if self.order_id is None else ORDER + self.order_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

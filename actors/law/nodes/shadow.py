@@ -9,23 +9,18 @@ from __future__ import annotations
 from typing import Any
 
 from actors.law.effects import Done
-from actors.law.nodes import frames
+from actors.law.nodes import frames, notices
 from actors.law.nodes.answers import Upward
 from actors.law.nodes.draft import NodeDraft
 from actors.law.nodes.effects import NodeDecision
 from actors.law.nodes.fence import fence
-from actors.law.nodes.model import NodeView, Reported, Role
+from actors.law.nodes.model import NodeView, Reported
 from actors.law.nodes.requests import NodeState, TaskReport
 from actors.law.nodes.tasks import judge, lapsed
 from actors.law.requests import nth_id
 from actors.protocol.defaults import PROBE_S, REPORT_WITHIN_S, TASK_RECONCILE_S
 from actors.protocol.node_codes import SHADOWED
 from actors.protocol.node_codes import Role as RoleName
-
-
-def role_key(role: Role) -> str:
-    """The second column of a role's deadlines: whoever owns it later has another epoch, and they mean nothing then."""
-    return f"{role.role}:{role.connection_epoch}"
 
 
 def valid(reported: Reported | None) -> bool:
@@ -64,9 +59,11 @@ def receive_state(view: NodeView, frame: NodeState) -> NodeDecision:
     log_state(draft, frame.role, before.reported, frame.reported)
     if frame.role in SHADOWED:
         if role.synced:
-            draft.disarm("probe", role_key(role))
+            draft.disarm("probe", role.key)
         else:  # asked again after a while, not at once: its answer would be the same
-            draft.arm("probe", role_key(role), PROBE_S, keep=True)
+            draft.arm("probe", role.key, PROBE_S, keep=True)
+    if frame.role == "recorder":
+        notices.heard(draft)
     upward = report_upward(draft, frame.seed)
     return draft.decide(upward if upward.tasks else Done(changed=True))
 
@@ -77,12 +74,12 @@ def probe_now(draft: NodeDraft, name: RoleName, *, in_doubt: bool = True) -> Non
     if role.synced and in_doubt:
         role = draft.set_role(name, synced=False)
     draft.post(name, frames.probe())
-    draft.arm("probe", role_key(role), PROBE_S)
+    draft.arm("probe", role.key, PROBE_S)
 
 
 def expect_report(draft: NodeDraft, name: RoleName) -> None:
     """A command went out: silence from now on puts the state in doubt."""
-    draft.arm("probe", role_key(draft.roles[name]), REPORT_WITHIN_S, keep=True)
+    draft.arm("probe", draft.roles[name].key, REPORT_WITHIN_S, keep=True)
 
 
 def sweep_probe(draft: NodeDraft, key: str) -> bool:
@@ -115,7 +112,12 @@ def report_upward(draft: NodeDraft, seed: str, also: tuple[str, ...] = ()) -> Up
         draft.arm("task_reconcile", task_id, TASK_RECONCILE_S, keep=True)
     return Upward(
         tuple(
-            TaskReport(task_id=task_id, node_id=draft.node_id, seed=nth_id("s", seed, 1 + k)[2:])
+            TaskReport(
+                task_id=task_id,
+                order_id=draft.order_of(task_id),
+                node_id=draft.node_id,
+                seed=nth_id("s", seed, 1 + k)[2:],
+            )
             for k, task_id in enumerate(wanted)
         )
     )

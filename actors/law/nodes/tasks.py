@@ -17,7 +17,18 @@ from actors.law.nodes.model import Intent, NodeView, Reported, Role, Task
 from actors.law.nodes.requests import CreateTask, TaskReport
 from actors.protocol.node_codes import HOLDING, ReportedState, TaskStatus
 
-Step = Literal["ready", "recording", "finish", "evidence", "kept", "lapse", "clear", "cancel", "upload_failed"]
+Step = Literal[
+    "ready",
+    "recording",
+    "finish",
+    "evidence",
+    "kept",
+    "lapse",
+    "clear",
+    "cancel",
+    "upload_failed",
+    "external",  # an external device did it, and its collector says so (law/orders/completion.py)
+]
 TRANSITIONS: Final[dict[tuple[TaskStatus, Step], TaskStatus]] = {
     ("pending", "ready"): "ready",
     ("pending", "recording"): "in_progress",
@@ -25,6 +36,7 @@ TRANSITIONS: Final[dict[tuple[TaskStatus, Step], TaskStatus]] = {
     ("pending", "kept"): "completed",
     ("pending", "upload_failed"): "failed",
     ("pending", "cancel"): "cancelled",
+    ("pending", "external"): "completed",
     ("ready", "recording"): "in_progress",
     ("ready", "evidence"): "uploading",
     ("ready", "kept"): "completed",
@@ -43,7 +55,7 @@ TRANSITIONS: Final[dict[tuple[TaskStatus, Step], TaskStatus]] = {
     ("uploading", "cancel"): "cancelled",
 }
 # When a step is taken for the first time, its moment is written; never again.
-_MOMENT: Final[dict[TaskStatus, str]] = {
+MOMENTS: Final[dict[TaskStatus, str]] = {
     "ready": "ready_at_ms",
     "in_progress": "started_at_ms",
     "uploading": "finished_at_ms",
@@ -126,13 +138,17 @@ def uploads_say(task: Task, intent: Intent | None) -> Step | None:
     return "evidence" if intent.state in ("accepted", "uploaded") and task.status != "uploading" else None
 
 
-def step(draft: NodeDraft, task: Task, taken: Step, **changes: Any) -> Task:
-    """One edge of the graph."""
+def stepped(task: Task, taken: Step, wall_ms: int) -> dict[str, Any]:
+    """One edge of the graph: the columns that change."""
     status = TRANSITIONS[task.status, taken]
-    moment = _MOMENT.get(status)
+    moment = MOMENTS.get(status)
     if moment is not None and getattr(task, moment) is None:
-        changes[moment] = draft.view.wall_ms
-    return draft.set_task(task.task_id, status=status, **changes)
+        return {"status": status, moment: wall_ms}
+    return {"status": status}
+
+
+def step(draft: NodeDraft, task: Task, taken: Step, **changes: Any) -> Task:
+    return draft.set_task(task.task_id, **stepped(task, taken, draft.view.wall_ms), **changes)
 
 
 # ---------------------------------------------------------------- asked

@@ -8,6 +8,7 @@ stored what it acknowledges. A device is never told to delete what we do not kno
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final, Literal
 
 from actors.law.effects import Done, Refuse
@@ -119,7 +120,7 @@ def news(draft: NodeDraft, task_ids: tuple[str, ...]) -> tuple[str, ...]:
 def take_report(draft: NodeDraft, told: UploadReport, send: Callable[[Frame], None]) -> tuple[UploadReport, ...]:
     """One recording of a task of this node. Returns what is to be verified."""
     task = draft.tasks[told.task_id]
-    ended = task.status in ("cancelled", "failed") or told.attempt < task.attempt
+    ended = _unwanted(task) or told.attempt < task.attempt
     if ended or task.status == "completed":
         if told.status != "not_found":
             disposition: Disposition = "discard" if ended else "keep"
@@ -137,6 +138,11 @@ def take_report(draft: NodeDraft, told: UploadReport, send: Callable[[Frame], No
             if intent is not None and "not_found" in _steps(intent) and not _may_be_recording(draft, told):
                 _close(draft, intent, "not_found", detail=told.detail)
     return ()
+
+
+def _unwanted(task: Task) -> bool:
+    """No recording of it is wanted: it ended without one, or was completed without ours (by an external device)."""
+    return task.status in ("cancelled", "failed") or (task.status == "completed" and task.uploaded_at_ms is None)
 
 
 def _may_be_recording(draft: NodeDraft, told: UploadReport) -> bool:
@@ -181,7 +187,7 @@ def _take_uploaded(draft: NodeDraft, told: UploadReport, intent: Intent | None) 
         return ()
     _move(draft, intent, "uploaded", object_key=told.object_key, sha256=told.sha256, size=told.size, sends=0)
     draft.arm("upload_resend", intent.key, UPLOAD_RESEND_S[0])
-    return (told,)
+    return (replace(told, order_id=draft.order_of(told.task_id)),)
 
 
 def _take_failed(draft: NodeDraft, told: UploadReport, intent: Intent | None) -> None:
@@ -215,7 +221,7 @@ def reconcile(draft: NodeDraft, hello: NodeConnect, send: Callable[[Frame], None
         if task is None or task.terminal or task.attempt != intent.attempt:
             _close(draft, intent, "discarded")
         elif intent.state == "uploaded":
-            verify.append(_stored(intent))
+            verify.append(_stored(draft, intent))
             draft.arm("upload_resend", intent.key, UPLOAD_RESEND_S[0])
         elif hello.uploads is None:
             # It did not say what it has: nothing is concluded, and it is asked after a while.
@@ -227,8 +233,16 @@ def reconcile(draft: NodeDraft, hello: NodeConnect, send: Callable[[Frame], None
     return tuple(verify)
 
 
-def _stored(intent: Intent) -> UploadReport:
-    return UploadReport(intent.task_id, intent.attempt, "uploaded", intent.object_key, intent.sha256, intent.size)
+def _stored(draft: NodeDraft, intent: Intent) -> UploadReport:
+    return UploadReport(
+        intent.task_id,
+        intent.attempt,
+        "uploaded",
+        intent.object_key,
+        intent.sha256,
+        intent.size,
+        order_id=draft.order_of(intent.task_id),
+    )
 
 
 def sweep(draft: NodeDraft, key: str) -> Upward | None:
@@ -243,7 +257,7 @@ def sweep(draft: NodeDraft, key: str) -> Upward | None:
     if intent.state == "uploaded":
         sends = draft.set_intent(intent.task_id, intent.attempt, sends=intent.sends + 1).sends
         draft.arm("upload_resend", key, resend_after_s(sends))
-        return Upward(verify=(_stored(intent),))
+        return Upward(verify=(_stored(draft, intent),))
     request_upload(draft, intent.task_id, intent.attempt)
     return Upward()
 
@@ -257,7 +271,7 @@ def verified(view: NodeView, request: UploadVerified) -> NodeDecision:
     draft = NodeDraft(view, request.node_id)
     if task is None or task.node_id != request.node_id or request.attempt > task.attempt:
         return NodeDecision(Done(changed=False))
-    if task.status in ("cancelled", "failed") or request.attempt < task.attempt:
+    if _unwanted(task) or request.attempt < task.attempt:
         if intent is not None and intent.open:
             _close(draft, intent, "discarded")
         _acknowledge(draft, request, "discard")

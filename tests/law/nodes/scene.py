@@ -71,9 +71,11 @@ def invocation(state: Any = "pending", **changes: Any) -> Invocation:
 
 
 def task(status: Any = "pending", **changes: Any) -> Task:
+    """A completed one by its recording, unless uploaded_at_ms is None: then by an external device."""
     began = status not in ("pending", "ready")
     return Task(
         **{"task_id": "t", "node_id": "n", "params": None, "created_at_ms": 1, "made_by": "x"}
+        | {"uploaded_at_ms": 1 if status == "completed" else None}
         | {"status": status, "held_epoch": 7 if status != "pending" else 0, "began": began, **changes}
     )
 
