@@ -166,6 +166,14 @@ def test_begin_needs_news_of_the_last_15_seconds(world: NodeWorld) -> None:
     assert world.act("begin").status == 202  # of fifteen seconds ago, to the second
 
 
+def test_a_device_that_repeats_its_doubt_is_asked_all_the_same(world: NodeWorld) -> None:
+    world.device()
+    for _ in range(4):
+        world.say("unknown")
+        world.walk(2)
+    assert world.fetch("rec") == [{"type": "probe"}], "five seconds after the first, not after the last"
+
+
 def test_news_of_an_older_connection_is_no_news(world: NodeWorld) -> None:
     world.ready()
     world.plug("rec2", role="recorder", instance="i_2")
