@@ -310,6 +310,18 @@ def test_a_recorder_that_was_in_doubt_when_it_was_lost_still_has_its_grace(world
     assert world.role("recorder")["state"] == "offline" and world.task_status() == "pending"
 
 
+def test_a_sweep_that_comes_before_its_time_changes_nothing(world: NodeWorld) -> None:
+    """Whoever asks for it has seen a deadline that was due once, and has moved since."""
+    world.recording()
+    world.unplug("rec")
+    armed = world.armed()
+    world.walk(29)
+    for kind, key in armed:
+        world.do(nq.NodeSweep(node_id="n", seed=ulid(), kind=kind, subject_key=key))
+    assert world.role("recorder")["state"] == "grace" and world.task_status() == "in_progress"
+    assert world.armed() == armed
+
+
 def test_without_grace_the_task_is_given_back_at_once(tmp_path: Path) -> None:
     world = NodeWorld(tmp_path, limits=replace(LIMITS, grace_s=None))
     world.recording()
