@@ -174,6 +174,23 @@ def test_a_device_that_repeats_its_doubt_is_asked_all_the_same(world: NodeWorld)
     assert world.fetch("rec") == [{"type": "probe"}], "five seconds after the first, not after the last"
 
 
+def test_news_that_a_task_has_not_heard_is_told_until_it_has(world: NodeWorld) -> None:
+    """Whoever carries it upward dies each time; it is said every five seconds by the deadline of the first decision."""
+    world.device()
+    world.task()
+    world.act("config")
+    world.carries = False
+    world.say(("ready", "t", 1))
+    reports = 0
+    for _ in range(16):
+        world.walk(1, sweep=False)
+        reports += sum(len(upward_of(outcome.answer).tasks) for outcome in world.sweep())
+    assert reports == 3 and world.task_status() == "pending"
+    world.carries = True
+    world.walk(5)
+    assert world.task_status() == "ready" and world.armed() == []
+
+
 def test_news_of_an_older_connection_is_no_news(world: NodeWorld) -> None:
     world.ready()
     world.plug("rec2", role="recorder", instance="i_2")
