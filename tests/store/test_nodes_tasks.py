@@ -166,6 +166,31 @@ def test_begin_needs_news_of_the_last_15_seconds(world: NodeWorld) -> None:
     assert world.act("begin").status == 202  # of fifteen seconds ago, to the second
 
 
+def test_a_device_that_repeats_its_doubt_is_asked_all_the_same(world: NodeWorld) -> None:
+    world.device()
+    for _ in range(4):
+        world.say("unknown")
+        world.walk(2)
+    assert world.fetch("rec") == [{"type": "probe"}], "five seconds after the first, not after the last"
+
+
+def test_news_that_a_task_has_not_heard_is_told_until_it_has(world: NodeWorld) -> None:
+    """Whoever carries it upward dies each time; it is said every five seconds by the deadline of the first decision."""
+    world.device()
+    world.task()
+    world.act("config")
+    world.carries = False
+    world.say(("ready", "t", 1))
+    reports = 0
+    for _ in range(16):
+        world.walk(1, sweep=False)
+        reports += sum(len(upward_of(outcome.answer).tasks) for outcome in world.sweep())
+    assert reports == 3 and world.task_status() == "pending"
+    world.carries = True
+    world.walk(5)
+    assert world.task_status() == "ready" and world.armed() == []
+
+
 def test_news_of_an_older_connection_is_no_news(world: NodeWorld) -> None:
     world.ready()
     world.plug("rec2", role="recorder", instance="i_2")
@@ -300,6 +325,18 @@ def test_a_recorder_that_was_in_doubt_when_it_was_lost_still_has_its_grace(world
     assert world.role("recorder")["state"] == "grace" and world.task_status() == "in_progress"
     world.walk(31)
     assert world.role("recorder")["state"] == "offline" and world.task_status() == "pending"
+
+
+def test_a_sweep_that_comes_before_its_time_changes_nothing(world: NodeWorld) -> None:
+    """Whoever asks for it has seen a deadline that was due once, and has moved since."""
+    world.recording()
+    world.unplug("rec")
+    armed = world.armed()
+    world.walk(29)
+    for kind, key in armed:
+        world.do(nq.NodeSweep(node_id="n", seed=ulid(), kind=kind, subject_key=key))
+    assert world.role("recorder")["state"] == "grace" and world.task_status() == "in_progress"
+    assert world.armed() == armed
 
 
 def test_without_grace_the_task_is_given_back_at_once(tmp_path: Path) -> None:
