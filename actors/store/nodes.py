@@ -129,7 +129,9 @@ class NodeTransitions:
             connection_used=hello is not None and self._stands("connections", hello.connection_id),
             vouched=hello is None or hello.token_hash is None or self.token(hello.token_hash) is not None,
             notices={n.notice_id: n for n in map(NOTICES.read, c.execute(_NOTICES, (node_id,)).fetchall())},
-            standing=self.standing(tasks[named[0]]) if isinstance(request, rq.TaskAction) and tasks else None,
+            standing=self.standing(tasks[named[0]])
+            if isinstance(request, rq.TaskAction) and named[0] in tasks
+            else None,
         )
 
     def _unheard(self, addressee: str) -> tuple[str, ...]:
