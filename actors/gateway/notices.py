@@ -20,7 +20,7 @@ from actors.store.contract import Outcome
 from actors.telemetry import emit
 
 AT_ONCE: Final = 8  # a frozen node actor holds one of them for CONTROL_DEADLINE_S, the others go on
-WAITING_MAX: Final = 1000  # an order has at most as many devices as a batch has tasks; the next waits for its deadline
+WAITING_MAX: Final = 1000  # said to a thousand devices at once; what comes beyond is taken by its deadline
 
 
 class Notices:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import random
 import signal
@@ -195,9 +196,11 @@ def test_order_actor_node_actor_and_gateway_killed_midway_complete_nothing_twice
     over = asyncio.Event()
 
     async def work(n: int, phone: Caller) -> None:
-        for k in range(1000 // CLIENTS):
-            key = f"fell-{n}-{k}"
-            told[key] = await phone.complete("fell-b", key=key)
+        """Its share of what there is; and then, for as long as somebody is still to be killed, the same keys again."""
+        for k in itertools.count():
+            key = f"fell-{n}-{k % (1000 // CLIENTS)}"
+            answer = await phone.complete("fell-b", key=key)
+            assert told.setdefault(key, answer) == answer, "one key, one answer"
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(over.wait(), 0.3)  # the rate of somebody who works, so that it lasts
             if over.is_set():

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from actors.gateway.loops import REAPER_SILENT_MS
 from actors.gateway.notices import AT_ONCE, WAITING_MAX, Notices
 from actors.law.effects import Done, NodeNoticed
 from actors.law.nodes.requests import TakeNotice
@@ -21,7 +22,7 @@ from actors.protocol.errors import HoldfastError
 from actors.protocol.ids import ulid
 from actors.store.contract import Outcome
 from tests.gateway.house import Frame, House, eventually
-from tests.gateway.work import Work
+from tests.gateway.work import GROUP, Work
 
 
 @pytest.fixture
@@ -203,6 +204,53 @@ async def test_a_task_whose_station_lost_its_node_is_not_begun(work: Work) -> No
     assert (told["code"], told["reason"]) == ("task_conflict", "station_unbound")
 
 
+# ---------------------------------------------------------------- mailboxes
+
+
+class Asked(NoActors):
+    """Everybody sleeps; remembers who was looked for."""
+
+    def __init__(self) -> None:
+        self.subjects: list[str] = []
+
+    def awake(self, subject: str) -> bool:
+        self.subjects.append(subject)
+        return False
+
+    def since(self) -> set[str]:
+        found, self.subjects = set(self.subjects), []
+        return found
+
+
+async def test_whatever_concerns_an_order_goes_to_the_one_mailbox_of_the_order(tmp_path: Path) -> None:
+    house = House(tmp_path / "house")
+    house.actors = asked = Asked()
+    work = await Work(tmp_path, house).open()
+    assert asked.since() == {"node/n", "collector/mira", "station/st"}
+    await work.order(9)
+    await work.batch(3)
+    await work.complete(1)
+    await work.call("POST", "/v1/batches/b/tasks", {"groups": [{**GROUP, "quantity": 2}]})
+    await work.call("PATCH", "/v1/orders/o", {"target_count": 8})
+    assert asked.since() == {"order/o"}
+    await work.connect()
+    task_id = (await ids_of(work))[-1]
+    asked.since()
+    await work.act("config", task_id)
+    assert asked.since() - {"node/n"} == {"order/o"}, "the operator's command"
+    await work.recorder.hear("task", action="config")
+    await work.report("ready", task_id)
+    await work.is_("ready", task_id)
+    assert asked.since() == {"node/n", "order/o"}, "the device's report, and what it means for the task"
+    await work.call("POST", "/v1/nodes/n/tasks", {"task_id": "free"})
+    await work.act("cancel", "free")
+    assert asked.since() - {"node/n"} == {"task/free"}
+    await work.call("POST", "/v1/batches/b/recall")
+    await work.recorder.hear("task", action="cancel")
+    assert asked.since() == {"order/o", "node/n"}, "the order's decision, and the notice that its node takes"
+    await house.close()
+
+
 # ---------------------------------------------------------------- bounds
 
 
@@ -259,6 +307,18 @@ class Frozen(NoActors):
         self.asked += 1
         await asyncio.sleep(within_s)
         raise TimeoutError
+
+
+async def test_a_device_is_told_behind_the_answer_and_waits_for_no_deadline(work: Work) -> None:
+    """While a reaper has beaten lately the gateway sweeps nothing by itself, and here there is none that would."""
+    await work.order(9)
+    await work.batch(2)
+    await work.connect()
+    held = (await ids_of(work))[0]
+    await work.ready(held)
+    await work.house.worker.write(lambda store: store.reaper_beat("reaper", 0, 0))
+    await work.call("PATCH", "/v1/orders/o", {"status": "cancelled"})
+    assert (await work.recorder.hear("task", REAPER_SILENT_MS / 1000 - 1, action="cancel"))["task_id"] == held
 
 
 class Awake(NoActors):

@@ -22,11 +22,16 @@ SPOOL = "tests/wrapper/test_spool.py::"
 KEPT = "tests/wrapper/test_durability.py::"
 SHIM = "tests/wrapper/test_shim.py::"
 WRAPPER = "tests/wrapper/test_end_to_end.py::"
+ORDERS = "tests/store/test_orders.py::"
+NOTICES = "tests/store/test_orders_notices.py::"
+ORDER_KNOWLEDGE = "tests/store/test_orders_knowledge.py::"
+STATIONS = "tests/store/test_stations.py::"
 
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """name: a plain phrase of what went wrong. breaks: the guarantee (DESIGN §3) that it would break."""
+    """name: a plain phrase of what went wrong. breaks: the guarantee (DESIGN §3) that it would break, or the section of
+    DESIGN that it would make untrue."""
 
     name: str
     breaks: str
@@ -694,5 +699,81 @@ CATALOGUE: Final[tuple[Mutant, ...]] = (
         "return run if run is not None and run.execution_id == execution_id else None",
         "return run",
         ("tests/wrapper/test_promises.py::test_an_interrupt_of_one_that_waits_does_not_touch_the_one_that_runs",),
+    ),
+    # ------------------------------------------------------------ work orders
+    Mutant(
+        "an order is moved on whatever status it has",
+        "G5",
+        "actors/store/orders.py",
+        'order_rows.ORDERS.update(changes, "id = ? and status = ?")',
+        'order_rows.ORDERS.update(changes, "id = ? and ? is not null")',
+        (ORDER_KNOWLEDGE + "test_an_order_that_somebody_else_has_ended_is_not_moved_by_an_old_decision",),
+    ),
+    Mutant(
+        "one task more than the quota",
+        "§7",
+        "actors/law/orders/batches.py",
+        "wanted > quota.remaining(view.order, draft.counts)",
+        "wanted > quota.remaining(view.order, draft.counts) + 1",
+        (ORDERS + "test_a_dispatch_that_cannot_be_is_refused_with_the_numbers",),
+    ),
+    Mutant(
+        "the newest pending task is completed first",
+        "§7",
+        "actors/store/orders.py",
+        "and status = 'pending' order by n limit ?",
+        "and status = 'pending' order by n desc limit ?",
+        (ORDERS + "test_the_oldest_pending_are_completed_and_each_answer_adds_up",),
+    ),
+    Mutant(
+        "the oldest pending task is taken away first",
+        "§7",
+        "actors/law/orders/batches.py",
+        "view.unbegun.get(wish.key, ())[::-1]",
+        "view.unbegun.get(wish.key, ())",
+        (ORDERS + "test_the_newest_pending_go_first_and_what_has_begun_never",),
+    ),
+    Mutant(
+        "a task that a device completed means nothing for its order",
+        "§7",
+        "actors/store/nodes.py",
+        "followed = self.follow_tasks(view, decision, request)",
+        "followed: tuple[fx.Speech, ...] = ()",
+        (
+            STATIONS + "test_a_rebound_station_takes_its_waiting_batch_along_to_the_device",
+            ORDERS + "test_a_recording_that_is_given_back_to_a_recalled_batch_ends_there",
+        ),
+    ),
+    Mutant(
+        "a device may be told twice for one cause",
+        "§7",
+        "actors/store/schema.py",
+        "create unique index order_notices_once",
+        "create index order_notices_once",
+        (ORDER_KNOWLEDGE + "test_a_second_notice_for_the_same_cause_and_device_is_a_mistake_of_ours",),
+    ),
+    Mutant(
+        "a notice that nobody heard of is never said",
+        "§7",
+        "actors/law/orders/draft.py",
+        'InsertNotice(notice), ArmNode(node_id, "notice", notice.notice_id, due_ms)',
+        "InsertNotice(notice)",
+        (NOTICES + "test_what_nobody_heard_is_said_by_the_deadline",),
+    ),
+    Mutant(
+        "a device deletes a recording that nobody has stored",
+        "§7",
+        "actors/law/nodes/uploads.py",
+        ' or (task.status == "completed" and task.uploaded_at_ms is None)',
+        "",
+        (ORDERS + "test_a_recording_of_what_an_external_device_has_done_is_a_surplus",),
+    ),
+    Mutant(
+        "a node is taken from work that is under way",
+        "§7",
+        "actors/law/orders/stations.py",
+        "    if busy:\n        return",
+        "    if busy and False:\n        return",
+        (STATIONS + "test_a_node_is_not_taken_from_work_that_is_under_way",),
     ),
 )

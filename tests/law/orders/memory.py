@@ -55,6 +55,10 @@ class Memory:
         assert task.order_id is not None and task.batch_id is not None
         self.perform(advance(self._after(task.order_id, (task.batch_id,)), (task.batch_id,), notice_ids(seed)))
 
+    def tell(self, task_id: str) -> None:
+        """A recorder is told to prepare for a task that waits."""
+        self.told.add(task_id)
+
     # ------------------------------------------------------------ reading
 
     def of(self, order_id: str | None = None, batch_id: str | None = None) -> list[Task]:
@@ -155,7 +159,8 @@ class Memory:
                 assert Counter(b.status for b in mine) == counted
                 for batch in mine:
                     after = BATCH_TRANSITIONS[batch.status, taken]
-                    self.batches[batch.batch_id] = replace(batch, status=after)
+                    moment: dict[str, Any] = {f"{after}_at_ms": self.wall_ms}
+                    self.batches[batch.batch_id] = replace(batch, status=after, **moment)
             case ofx.InsertGroup(group) | ofx.SetGroup(group):
                 assert ((group.batch_id, group.key) in self.groups) == isinstance(effect, ofx.SetGroup)
                 self.groups[group.batch_id, group.key] = group

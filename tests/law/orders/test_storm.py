@@ -118,7 +118,7 @@ class Game:
         task = self.chance.choice(tasks)
         steps = [taken for taken in DEVICE_STEPS if (task.status, taken) in TRANSITIONS]
         if task.status == "pending" and self.chance.random() < 0.5:
-            memory.told.add(task.task_id)
+            memory.tell(task.task_id)
             return
         before = dict(memory.tasks)
         taken: Any = self.chance.choice(steps)
