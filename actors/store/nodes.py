@@ -123,7 +123,9 @@ class NodeTransitions:
             door_open=hello is None or self._stands("gateways", hello.gateway_id),
             connection_used=hello is not None and self._stands("connections", hello.connection_id),
             notices={n.notice_id: n for n in map(NOTICES.read, c.execute(_NOTICES, (node_id,)).fetchall())},
-            standing=self.standing(tasks[named[0]]) if isinstance(request, rq.TaskAction) and tasks else None,
+            standing=self.standing(tasks[named[0]])
+            if isinstance(request, rq.TaskAction) and named[0] in tasks
+            else None,
         )
 
     @staticmethod
