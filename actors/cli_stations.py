@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from actors.cli_base import CONTEXT, ID, LIMIT, Group, Where, client_options
-from actors.cli_orders import KEY, LIMIT
+from actors.cli_orders import KEY
 from actors.protocol.codes import EXIT_OK
 
 if TYPE_CHECKING:
