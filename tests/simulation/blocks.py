@@ -1,4 +1,4 @@
-"""Blocks of seeds, run one after the other. A module of its own: a spawned process never imports anybody's `__main__`."""
+"""Blocks of seeds, one seed after the other. A module of its own: a spawned process never imports a `__main__`."""
 
 from __future__ import annotations
 
