@@ -66,6 +66,7 @@ class Town:
         store.register_gateway("gw_1", 1, 1, "http://127.0.0.1:1")
         store.tick("gw_1")
         self._hire(store, "s0")
+        store.janitor(0, 0)  # each session is looked at once, soon after its birth: that of the copies is long ago
         _copy(store._c, sessions)
         store._c.execute("pragma wal_checkpoint(truncate)")
         self._store, self._folder, self._wave = store, folder, 0
@@ -153,7 +154,10 @@ def _copy(c: Any, sessions: int) -> None:
         far = "due_ms + 86400000 * 365", "retry_ms + 86400000 * 365"
         chosen = ["'copy-' || n.n" if name == key else name for name in columns]
         if table == "deadlines":
-            chosen = [{"due_ms": far[0], "retry_ms": far[1]}.get(name, text) for name, text in zip(columns, chosen, strict=True)]
+            chosen = [
+                {"due_ms": far[0], "retry_ms": far[1]}.get(name, text)
+                for name, text in zip(columns, chosen, strict=True)
+            ]
         c.execute(f"insert into {table} select {', '.join(chosen)} from {table}, n where {table}.{key} = 's0'")
     c.execute("drop table n")
     c.execute("commit")

@@ -1,8 +1,12 @@
-"""B10: how long a decision takes: a hello until its hello_ack, an interrupt until the wrapper has it; by way of an awake
-actor, of none, and of a cell that many sessions share. Against a bare call of a bare actor in the same cluster."""
+"""B10: how long a decision takes: a hello until its hello_ack, an interrupt until the wrapper has it.
+
+By way of an awake actor, of none, and of a cell that many sessions share; against a bare call of an empty method in
+the same cluster.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 from tests.bench.figures import Benchmark, Figures, Target
@@ -18,7 +22,7 @@ def measure(bench: Bench) -> Iterator[Figures]:
     n, calls = max(5, round(N * bench.scale)), max(50, round(CALLS * bench.scale))
     for kind, settings in (
         ("awake", {}),
-        ("asleep", {"actors_max": 0}),  # nobody is ever woken: the gateway decides
+        ("asleep", {"actors_max": 0}),  # nobody is ever woken: the gateway decides, as it does for a hibernated one
         ("shared", {"session_placement": "shared:2"}),
     ):
         service = bench.service_with(**settings)
@@ -30,7 +34,7 @@ def measure(bench: Bench) -> Iterator[Figures]:
             with bench.client("control", name=name, n=n) as client:
                 client.ready()
                 if kind != "asleep":
-                    eventually(lambda: _awake(service, name, kind), 30, what="the actor is awake")  # noqa: B023
+                    eventually(functools.partial(_awake, service, name, kind), 30, what="the actor is awake")
                 took = client.ask("go")
             found[run][f"hello → hello_ack ms, {kind}"] = took["hello"]
             found[run][f"interrupt → wrapper ms, {kind}"] = took["interrupt"]

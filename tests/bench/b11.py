@@ -6,6 +6,8 @@ while their sockets came. Awake sessions have a running execution; all of them a
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Iterator
 
@@ -22,21 +24,16 @@ CELLS = 2
 
 def measure(bench: Bench) -> Iterator[Figures]:
     found: list[Figures] = [{} for _ in range(bench.runs)]
-    service = bench.service_with()
-    bench.say("dedicated")
+    service = bench.service_with(session_placement=f"shared:{CELLS}")
     for run in bench.each_run():
-        each = _dedicated(bench, service)
-        found[run] |= {"MiB each, dedicated": each / (1 << 20), "per GiB, dedicated": GIB / each}
-    bench.say("hibernated")
-    service = bench.service_with(actors_max=0)
+        each = _shared(bench, service, max(50, round(SHARED * bench.scale)))
+        found[run] |= {"KiB each, shared": each / 1024, "per GiB, shared": GIB / each}
+    service = bench.service_with()
     for run in bench.each_run():
         each = _hibernated(bench, service, max(100, round(HIBERNATED * bench.scale)))
         found[run] |= {"KiB each, hibernated, connected": each / 1024, "per GiB, hibernated, connected": GIB / each}
-    bench.say("shared")
-    for run in bench.each_run():
-        service = bench.service_with(session_placement=f"shared:{CELLS}", hibernate_after_s=900 + run)  # a new one
-        each = _shared(bench, service, max(50, round(SHARED * bench.scale)))
-        found[run] |= {"KiB each, shared": each / 1024, "per GiB, shared": GIB / each}
+        each = _dedicated(bench, service)
+        found[run] |= {"MiB each, dedicated": each / (1 << 20), "per GiB, dedicated": GIB / each}
     for figures in found:
         yield figures | {"shared, of dedicated": figures["per GiB, shared"] / figures["per GiB, dedicated"]}
 
@@ -67,11 +64,16 @@ def _hibernated(bench: Bench, service: Service, count: int) -> float:
 
 
 def _shared(bench: Bench, service: Service, count: int) -> float:
+    """With processes that are new: what older ones keep for reuse would look like nothing."""
+    cells = [f"session-cell/{k}" for k in range(CELLS)]
+    for cell in cells:
+        if (pid := service.pid_of_actor(cell)) is not None:
+            os.kill(pid, signal.SIGKILL)
+    service.kill_gateway()
     gateway = service.gateway_pid()
     before = proc.memory(gateway)
     with bench.client("steady", names=bench.fresh(count), rate=0.2) as crowd:
         crowd.ready()
-        cells = [f"session-cell/{k}" for k in range(CELLS)]
         eventually(lambda: all(service.pid_of_actor(c) for c in cells), 60, every=0.1, what="the cells are awake")
         time.sleep(2.0)
         total = sum(proc.memory(service.pid_of_actor(c) or 0) for c in cells) + proc.memory(gateway) - before

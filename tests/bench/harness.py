@@ -79,6 +79,7 @@ class Bench:
     def __init__(self, folder: Path, runs: int, scale: float, minutes: float = 30.0) -> None:
         self.folder, self.runs, self.scale, self.minutes = folder, runs, scale, minutes
         self._services: dict[tuple[tuple[str, Any], ...], Service] = {}
+        self._settings: dict[str, Any] = {}
         self._relay: tuple[subprocess.Popen[bytes], int] | None = None
         self._names = 0
         self._quiet_until = 0.0
@@ -87,11 +88,15 @@ class Bench:
 
     @property
     def service(self) -> Service:
-        """The one with the settings as they are delivered."""
-        return self.service_with()
+        """The one asked for last; of itself, the one with the settings as they are delivered."""
+        return self.service_with(**self._settings)
+
+    def as_delivered(self) -> None:
+        self._settings = {}
 
     def service_with(self, **settings: Any) -> Service:
         """One `up` for each way to set it; only one lives at a time, because another one's pulse would be measured."""
+        self._settings = settings
         wanted = tuple(sorted(settings.items()))
         if wanted not in self._services:
             self.end_services()
@@ -124,8 +129,9 @@ class Bench:
     # ------------------------------------------------------------ clients
 
     @contextlib.contextmanager
-    def client(self, kind: str, *, relay: bool = False, to: Service | None = None, **options: Any) -> Iterator[Child]:
-        child = Child(kind, self._where(relay, to) | options)
+    def client(self, kind: str, *, relay: bool = False, **options: Any) -> Iterator[Child]:
+        where = {"relay": self.relay, "token": ""} if relay else {"base": self.service.url, "token": self.service.token}
+        child = Child(kind, where | options)
         try:
             yield child
         finally:
@@ -140,12 +146,6 @@ class Bench:
             for child in children:
                 child.say()
             return [child.answer() for child in children]
-
-    def _where(self, relay: bool, to: Service | None) -> dict[str, Any]:
-        if relay:
-            return {"relay": self.relay, "token": ""}
-        service = to or self.service
-        return {"base": service.url, "token": service.token}
 
     # ------------------------------------------------------------ telling
 

@@ -45,11 +45,13 @@ async def submit(http: aiohttp.ClientSession, base: str, sid: str, execution_id:
 async def enter(
     http: aiohttp.ClientSession, base: str, sid: str, attempt: int = 1, executions: list[Any] | None = None
 ) -> tuple[aiohttp.ClientWebSocketResponse, dict[str, Any]]:
-    """A wrapper's socket up to `ready`, and the hello_ack."""
+    """A wrapper's socket up to `ready`, and the hello_ack; `took_ms` in it: from the hello on."""
     ws = await connect(http, f"{base}/v1/sessions/{sid}/ingest", protocols=("holdfast.v1",))
     hello = {"type": "hello", "protocol": 1, "wrapper_id": f"w_{sid}", "instance_id": f"i_{sid}", "attempt": attempt}
+    began = time.perf_counter()
     await ws.send_json({**hello, "executions": executions or [], "spool": {"state": "ok"}})
     hello_ack = await ws.receive_json(timeout=30)
+    hello_ack["took_ms"] = (time.perf_counter() - began) * 1000
     assert hello_ack["type"] == "hello_ack", hello_ack
     await ws.send_json({"type": "ready"})
     return ws, hello_ack
