@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.bench.peers import Steady, connect, create, enter, http_of, in_turn, quantiles, ready, tell, word
+from tests.bench.peers import Steady, connect, create, ends, enter, http_of, in_turn, quantiles, ready, tell, word
 
 HEARTBEAT_S = 10.0  # the wrapper's (protocol/defaults.py)
 CONNECT_TRIES_S = 120.0
@@ -72,7 +72,7 @@ async def audience(o: dict[str, Any]) -> None:
                 if message.data.startswith('{"type":"events"'):
                     # The first and the last number tell whether anything is missing: parsing all of it nine hundred
                     # times would measure this process.
-                    first, last_now = _ends(message.data)
+                    first, last_now = ends(message.data)
                     assert not last or first == last + 1, (k, first, last)
                     seen[k] += last_now - first + 1
                     last = last_now
@@ -90,13 +90,6 @@ async def audience(o: dict[str, Any]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _ends(text: str) -> tuple[int, int]:
-    at = text.index('"seq":') + 6
-    first = int(text[at : text.index(",", at)])
-    at = text.rindex('{"seq":') + 7
-    return first, int(text[at : text.index(",", at)])
-
-
 async def steady(o: dict[str, Any]) -> None:
     """names: running sessions at `rate` that survive whatever is done to the service. `now`: how they are; `end`: all
     that was made is acknowledged first."""
@@ -110,16 +103,17 @@ async def steady(o: dict[str, Any]) -> None:
             await asyncio.sleep(0.05)
         ready()
         while (said := await word()) and said != "end":
-            if said == "back":  # all of them in again, each more often than before
-                lives = [one.lives for one in crowd]
-                tell({})
-                while not all(one.lives > before for one, before in zip(crowd, lives, strict=True)):
-                    assert time.time() < until + CONNECT_TRIES_S, "they did not all come back"
-                    await asyncio.sleep(0.01)
-                tell({"last": max(one.back_at for one in crowd)})
-                until = time.time()
-            elif said == "now":
+            if said == "now":
                 tell(_how(crowd))
+                continue
+            assert said == "back", said  # all of them in again, each more often than before
+            lives = [one.lives for one in crowd]
+            tell({})
+            until = time.time() + CONNECT_TRIES_S
+            while not all(one.lives > before for one, before in zip(crowd, lives, strict=True)):
+                assert time.time() < until, "they did not all come back"
+                await asyncio.sleep(0.01)
+            tell({"last": max(one.back_at for one in crowd)})
         for one in crowd:
             one.stopping = True
         async with asyncio.timeout(120):
@@ -156,17 +150,4 @@ async def accepted(o: dict[str, Any]) -> None:
         tell({"seconds": time.time() - began})
 
 
-async def poured(o: dict[str, Any]) -> None:
-    """The bare yardstick of a replay: frames of the same size, as many, from a server that makes them of nothing."""
-    async with http_of(o) as http:
-        ready()
-        await word()
-        began, frames = time.time(), 0
-        ws = await connect(http, f"{o['relay']}/pour?frames={o['frames']}&bytes={o['bytes']}")
-        async for _ in ws:
-            frames += 1
-        assert frames == o["frames"]
-        tell({"seconds": time.time() - began})
-
-
-KINDS = {"idle": idle, "audience": audience, "steady": steady, "accepted": accepted, "poured": poured}
+KINDS = {"idle": idle, "audience": audience, "steady": steady, "accepted": accepted}

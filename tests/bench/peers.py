@@ -1,6 +1,6 @@
 """What the client processes share: a session with a running execution, a wrapper's frames, and one that survives.
 
-`Steady` is a wrapper with its spool in memory: numbered records, a window, cumulative acknowledgements, `hello` again
+Only ever imported by a client process: it takes that process's stdout for itself. `Steady` is a wrapper with its spool in memory: numbered records, a window, cumulative acknowledgements, `hello` again
 with what it has whenever the line breaks. It has no patience (a tenth of a second between tries), because the
 service's way back is measured and not the wrapper's back-off.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import sys
 import time
 from collections import deque
@@ -95,8 +96,27 @@ def frame_of(seq: int, per_frame: int) -> bytes:
     return b'{"type":"events","execution_id":"e1","seq":%d,"events":[%b]}' % (seq, b",".join([event] * per_frame))
 
 
+def ends(text: str) -> tuple[int, int]:
+    """The first and the last seq of a frame of events, without parsing what is between."""
+    at = text.index('"seq":') + 6
+    first = int(text[at : text.index(",", at)])
+    at = text.rindex('{"seq":') + 7
+    return first, int(text[at : text.index(",", at)])
+
+
+# What libraries print (Ray does, when it likes to) may not stand between us and the parent: stdout becomes stderr, and
+# only `_say` has the pipe.
+_parent = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+
+
+def _say(line: str) -> None:
+    _parent.write(line + "\n")
+    _parent.flush()
+
+
 def ready() -> None:
-    print("ready", flush=True)
+    _say("ready")
 
 
 def go() -> None:
@@ -111,7 +131,7 @@ async def word() -> str:
 
 
 def tell(answer: Any) -> None:
-    print(json.dumps(answer), flush=True)
+    _say(json.dumps(answer))
 
 
 def quantiles(took: list[float]) -> dict[str, float]:

@@ -40,21 +40,10 @@ def application() -> web.Application:
             await ws.send_str(message.data)
         return ws
 
-    async def pour(request: web.Request) -> web.WebSocketResponse:
-        """frames of so many bytes, as fast as they are taken: a bare replay."""
-        ws = web.WebSocketResponse(compress=False, max_msg_size=0)
-        await ws.prepare(request)
-        text = "x" * int(request.query["bytes"])
-        for _ in range(int(request.query["frames"])):
-            await ws.send_str(text)
-        await ws.close()
-        return ws
-
     app = web.Application()
     app.router.add_get("/out/{id}", subscribe)
     app.router.add_get("/in/{id}", publish)
     app.router.add_get("/echo", echo)
-    app.router.add_get("/pour", pour)
     return app
 
 
