@@ -16,7 +16,20 @@ from typing import Any
 import aiohttp
 
 from tests.bench import proc
-from tests.bench.peers import TEXT, WINDOW, connect, ends, frame_of, go, http_of, in_turn, opened, quantiles, tell
+from tests.bench.peers import (
+    TEXT,
+    WINDOW,
+    connect,
+    ends,
+    frame_of,
+    go,
+    http_of,
+    in_turn,
+    opened,
+    own_the_pipe,
+    quantiles,
+    tell,
+)
 
 OUTPUT = '"type":"output"'
 
@@ -167,6 +180,7 @@ def main() -> None:
     from tests.bench import crowd, deciders
 
     kinds = {"send": send, "watch": watch, "pace": pace} | crowd.KINDS | deciders.KINDS
+    own_the_pipe()
     proc.open_files()
     try:
         import uvloop

@@ -1,6 +1,6 @@
 """What the client processes share: a session with a running execution, a wrapper's frames, and one that survives.
 
-Only ever imported by a client process: it takes that process's stdout for itself. `Steady` is a wrapper with its spool in memory: numbered records, a window, cumulative acknowledgements, `hello` again
+`Steady` is a wrapper with its spool in memory: numbered records, a window, cumulative acknowledgements, `hello` again
 with what it has whenever the line breaks. It has no patience (a tenth of a second between tries), because the
 service's way back is measured and not the wrapper's back-off.
 """
@@ -104,10 +104,14 @@ def ends(text: str) -> tuple[int, int]:
     return first, int(text[at : text.index(",", at)])
 
 
-# What libraries print (Ray does, when it likes to) may not stand between us and the parent: stdout becomes stderr, and
-# only `_say` has the pipe.
-_parent = os.fdopen(os.dup(1), "w")
-os.dup2(2, 1)
+_parent = sys.stdout
+
+
+def own_the_pipe() -> None:
+    """What libraries print (Ray does, when it likes to) may not stand between us and the parent: it becomes stderr."""
+    global _parent
+    _parent = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
 
 
 def _say(line: str) -> None:
