@@ -29,6 +29,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, help=f"of each; default {RUNS}")
     parser.add_argument("--json", type=Path, help="also write everything there")
     parser.add_argument("--minutes", type=float, default=30.0, help="of B13")
+    parser.add_argument("--switch-s", type=float, help="try another sys.setswitchinterval in the service; not for docs")
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the results of FILE into docs/, and leave")
     asked = parser.parse_args()
     if asked.write:
@@ -48,6 +49,7 @@ def main() -> int:
             asked.runs or (QUICK_RUNS if asked.quick else RUNS),
             QUICK_SCALE if asked.quick else 1.0,
             minutes=0.15 if asked.quick else asked.minutes,
+            switch_s=asked.switch_s,
         )
         try:
             for benchmark in chosen:
