@@ -22,7 +22,7 @@ def measure(bench: Bench) -> Iterator[Figures]:
         for run in bench.each_run():
             if run:
                 crowd.ask("leave")
-                service.kill_gateway()  # a new process: what the last one had kept for reuse would look like nothing
+            service.kill_gateway()  # a new process: what the last one had kept for reuse would look like nothing
             gateway = service.gateway_pid()
             before = proc.memory(gateway)
             took_s = crowd.ask("come")["seconds"]

@@ -39,7 +39,7 @@ def measure(bench: Bench) -> Iterator[Figures]:
 
 
 def _dedicated(bench: Bench, service: Service) -> float:
-    names = bench.fresh(DEDICATED)
+    names = bench.fresh(DEDICATED if bench.scale >= 1 else 2)
     with bench.client("steady", names=names, rate=1.0) as crowd:
         crowd.ready()
         eventually(lambda: all(service.actor_pid(n) for n in names), 60, every=0.1, what="all actors are awake")
