@@ -1,4 +1,4 @@
-"""Client processes: `python -m tests.bench.clients KIND JSON` says `ready`, waits for a word, prints lines of JSON.
+"""Client processes: `python -m tests.bench.clients KIND` reads its options, says `ready`, waits for a word, answers.
 
 send: saturated ingest, as a wrapper does it (window, cumulative acks). watch: a subscriber that counts. pace: both in
 one process at a fixed rate, so that latency is read on one clock. The same for the relay, without acks. The kinds of
@@ -188,7 +188,7 @@ def main() -> None:
         print("without uvloop", file=sys.stderr)
     else:
         uvloop.install()
-    asyncio.run(kinds[sys.argv[1]](json.loads(sys.argv[2])))
+    asyncio.run(kinds[sys.argv[1]](json.loads(sys.stdin.readline())))
 
 
 if __name__ == "__main__":

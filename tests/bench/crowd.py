@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import time
 from typing import Any
 
@@ -16,7 +17,7 @@ CONNECT_TRIES_S = 120.0
 
 
 async def idle(o: dict[str, Any]) -> None:
-    """names: wrappers that are connected, and heartbeat. `again`: all of them come back after a broken line."""
+    """names: wrappers that are connected, and heartbeat. come: all of them, the next time as themselves again; leave: by a broken line."""
     async with http_of(o) as http:
         sockets: dict[str, aiohttp.ClientWebSocketResponse] = {}
         attempt = 0
@@ -25,14 +26,17 @@ async def idle(o: dict[str, Any]) -> None:
             if attempt == 1:
                 await create(http, o["base"], sid)
             sockets[sid], _ = await enter(http, o["base"], sid, attempt)
+            # At once: the service pings those who are silent, and the last of ten thousand come a minute later.
+            tasks.append(asyncio.create_task(read(sockets[sid])))
+            tasks.append(asyncio.create_task(beat(sid)))
 
         async def read(ws: aiohttp.ClientWebSocketResponse) -> None:
             async for _ in ws:  # pings are answered
                 continue
 
-        async def beat(k: int, sid: str) -> None:
-            await asyncio.sleep(HEARTBEAT_S * k / len(o["names"]))
-            while True:
+        async def beat(sid: str) -> None:
+            await asyncio.sleep(HEARTBEAT_S * random.random())
+            while not sockets[sid].closed:
                 await sockets[sid].send_str('{"type":"heartbeat","execution_id":null,"busy":false}')
                 await asyncio.sleep(HEARTBEAT_S)
 
@@ -43,6 +47,7 @@ async def idle(o: dict[str, Any]) -> None:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
+                tasks.clear()
                 for ws in sockets.values():
                     ws._response.close()  # the line only: a wrapper that is killed says nothing
                 sockets.clear()
@@ -51,11 +56,11 @@ async def idle(o: dict[str, Any]) -> None:
             attempt += 1
             began = time.time()
             await in_turn(arrive, o["names"])
-            tasks = [asyncio.create_task(read(ws)) for ws in sockets.values()]
-            tasks += [asyncio.create_task(beat(k, sid)) for k, sid in enumerate(o["names"])]
             tell({"seconds": time.time() - began})
-        assert all(not ws.closed for ws in sockets.values()), "a socket was closed by the service"
-        tell({"open": len(sockets)})
+        tell({"open": sum(not ws.closed for ws in sockets.values())})
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def audience(o: dict[str, Any]) -> None:
