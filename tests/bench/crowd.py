@@ -17,7 +17,8 @@ CONNECT_TRIES_S = 120.0
 
 
 async def idle(o: dict[str, Any]) -> None:
-    """names: wrappers that are connected, and heartbeat. come: all of them, the next time as themselves again; leave: by a broken line."""
+    """names: wrappers that are connected, and heartbeat. come: all of them, the next time as themselves again; leave:
+    by a broken line."""
     async with http_of(o) as http:
         sockets: dict[str, aiohttp.ClientWebSocketResponse] = {}
         attempt = 0
