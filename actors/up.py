@@ -49,6 +49,9 @@ BACKOFF_S = (
 )  # the first restart is at once; a head that keeps falling may not burn the host
 STEADY_S = 60.0  # a head that stood this long was healthy; the next fall starts at 0 again
 TERM_S = 3.0
+FILES_WANTED = 20_500  # the gateway's 20,000 sockets (door.py) and what is its own
+FILES_OWN = 500  # 250 were seen with everything awake
+FILES_FEW = 10_000 + FILES_OWN  # less is worth a word: systems come with 1,024, and the next socket is simply refused
 JANITOR_EVERY_S = 60.0
 DEAD_LOGS_KEPT = 100  # files of dead workers kept for whoever asks why; 5 files, 1 to 16 KB, per wake of an actor
 RAY_DIR_MAX = 44  # characters: Ray puts AF_UNIX sockets below it, and those have 107
@@ -106,6 +109,11 @@ class Supervisor:
         """Until SIGTERM or SIGINT. Raises Refused if it cannot begin."""
         self._check_ready_file()
         self._take_data_dir()
+        if (files := processes.room_for_files(FILES_WANTED)) < FILES_FEW:
+            self.say(
+                f"holdfast: only {files} files may be open here, so about {max(0, files - FILES_OWN)} wrappers and "
+                f"watchers at a time; for more, raise the hard limit (ulimit -Hn {FILES_WANTED}, or LimitNOFILE=)"
+            )
         with self._signals():
             processes.become_subreaper()
             for stale in (self.data_dir / "ready.json", self.data_dir / "gateway.json", self.ready_file):

@@ -148,6 +148,7 @@ class Door:
                 connection.after_group()
             except Exception as error:  # one connection's trouble is not the next one's
                 telemetry.emit("gateway.after_group_failed", subject=connection.subject, error=repr(error))
+        self.hub.group_told()
         self.counts.group_told()
 
     # ------------------------------------------------------------ who is here

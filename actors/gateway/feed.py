@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, Protocol
 
@@ -28,6 +28,12 @@ class Entry(NamedTuple):
     type: str
     execution_id: str | None
     fragment: str
+
+
+def entries_of(rows: Iterable[tuple[int, str, str | None, str]]) -> list[Entry]:
+    """One for each row. (A named tuple's own constructor takes twice as long, and this is for every watched event.)"""
+    new = tuple.__new__
+    return [new(Entry, row) for row in rows]
 
 
 # ---------------------------------------------------------------- what a subscriber is told
@@ -100,10 +106,12 @@ class Feed:
         self._ring: deque[Entry] = deque()
         self._bytes = 0
         self._limit, self._limit_bytes = limit, limit_bytes
+        self._group: int | None = None
+        self._group_events = 0
         self._joined: dict[tuple[int, int], bytes] = {}
 
-    def publish(self, entries: Sequence[Entry]) -> None:
-        """A committed batch, contiguous in itself."""
+    def publish(self, entries: Sequence[Entry], group: int | None = None) -> None:
+        """A committed batch, contiguous in itself. group: the same for all that readers get to see at once."""
         first = entries[0].seq
         if self._ring and first != self._ring[-1].seq + 1:
             self._clear()
@@ -111,9 +119,12 @@ class Feed:
         self._joined.clear()
         self._ring.extend(entries)
         self._bytes += sum(len(e.fragment) for e in entries)
-        # The newest batch is kept whole while it has room in bytes: whoever follows live reads it from here, not from
-        # the store, however large a group was.
-        keep = max(self._limit, len(entries))
+        # The newest group is kept whole while it has room in bytes: whoever follows live reads it from here, not from
+        # the store, however large it was. (Nobody can read between two batches of one group.)
+        if group is None or group != self._group:
+            self._group, self._group_events = group, 0
+        self._group_events += len(entries)
+        keep = max(self._limit, self._group_events)
         while len(self._ring) > keep or self._bytes > self._limit_bytes:
             self._bytes -= len(self._ring.popleft().fragment)
         self.advance(entries[-1].seq)
@@ -292,8 +303,7 @@ class Subscription:
         if not self._judge(page.stream_id, page.first_seq, page.last_seq, self._wanted):
             return None
         self.cursor = max(self.cursor, page.scanned_to)
-        rows = zip(page.seqs, page.types, page.execution_ids, page.fragments, strict=True)
-        entries = [Entry(*row) for row in rows]
+        entries = entries_of(zip(page.seqs, page.types, page.execution_ids, page.fragments, strict=True))
         self._over |= bool(entries) and entries[-1].type == CLOSING_TYPE
         return Batch(entries, self._caught_up) if entries else None
 

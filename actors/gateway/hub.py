@@ -7,10 +7,11 @@ watched (DESIGN §5).
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from actors.gateway.feed import PAGE_LIMIT, Entry, Feed, Subscription
+from actors.gateway.feed import PAGE_LIMIT, Feed, Subscription, entries_of
 from actors.gateway.fleet import Fleet
 from actors.protocol.defaults import FEED_BYTES
 from actors.protocol.errors import HoldfastError
@@ -26,6 +27,7 @@ class Hub:
         self._worker = worker
         self.feeds: dict[str, Feed] = {}
         self.fleet = Fleet(worker, spawn)
+        self._group = 0
 
     # ------------------------------------------------------------ what is new
 
@@ -41,17 +43,14 @@ class Hub:
             feed.advance(done.first_seq)  # the store narrowed it: only the store knows its words
             return
         exec_seq = item.first + done.skipped
-        feed.publish(
-            [
-                Entry(
-                    done.first_seq + i,
-                    e.type,
-                    item.execution_id,
-                    rows.fragment(done.first_seq + i, item.execution_id, exec_seq + i, e.type, e.ts_ms, e.data),
-                )
-                for i, e in enumerate(events)
-            ]
-        )
+        eid, fragment = item.execution_id, rows.fragment
+        placed = zip(itertools.count(done.first_seq), itertools.count(exec_seq), events)
+        rows_ = ((seq, e.type, eid, fragment(seq, eid, n, e.type, e.ts_ms, e.data)) for seq, n, e in placed)
+        feed.publish(entries_of(rows_), self._group)
+
+    def group_told(self) -> None:
+        """What is published from here on belongs to the next group."""
+        self._group += 1
 
     def advance(self, session_id: str, last_seq: int) -> None:
         self.fleet.changed(session_id)

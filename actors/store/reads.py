@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import starmap
 from typing import Any
 
 from actors.law import render
@@ -177,25 +178,20 @@ class Reads(Transitions):
             if head is None:
                 raise HoldfastError("session_not_found")
             found = c.execute(sql, [*values, limit]).fetchall()
-        kept: list[tuple[Any, ...]] = []
-        full, size = len(found) == limit, 0
-        for row in found:
-            size += len(row[5])
-            if kept and size > max_bytes:
-                full = True
-                break
-            kept.append(row)
+        kept = _within(found, max_bytes)
+        full = len(found) == limit or len(kept) < len(found)
         if before_seq is not None:
             kept.reverse()
+        seqs, execution_ids, _, types_, _, _ = zip(*kept, strict=True) if kept else ((),) * 6
         return Page(
             stream_id=head[0],
             first_seq=head[1],
             last_seq=head[2],
-            seqs=tuple(r[0] for r in kept),
-            types=tuple(r[3] for r in kept),
-            execution_ids=tuple(r[1] for r in kept),
-            fragments=tuple(rows.fragment(*r) for r in kept),
-            scanned_to=kept[-1][0] if full and kept else head[2],
+            seqs=seqs,
+            types=types_,
+            execution_ids=execution_ids,
+            fragments=tuple(starmap(rows.fragment, kept)),
+            scanned_to=seqs[-1] if full and kept else head[2],
         )
 
     def heads(self, session_ids: Sequence[str]) -> dict[str, tuple[int, str]]:
@@ -258,6 +254,18 @@ class Reads(Transitions):
         version = self._c.execute("pragma data_version").fetchone()[0]
         moved, self._seen_version = version != self._seen_version, version
         return bool(moved)
+
+
+def _within(found: list[tuple[Any, ...]], max_bytes: int) -> list[tuple[Any, ...]]:
+    """Events up to so many bytes of data, and the first in any case."""
+    if sum([len(row[5]) for row in found]) <= max_bytes:
+        return found
+    size = 0
+    for n, row in enumerate(found):
+        size += len(row[5])
+        if n and size > max_bytes:
+            return found[:n]
+    return found
 
 
 def _encode_cursor(*parts: Any) -> str:

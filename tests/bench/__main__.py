@@ -1,184 +1,77 @@
-"""`python -m tests.bench [--quick] [--only B1,B3] [--json FILE]`: runs what there is and prints a table."""
+"""`python -m tests.bench [B1 B3 …] [--quick] [--runs N] [--json FILE]`: measures, prints a table, says what was met.
+
+Without names: B1 to B12, about half an hour. B13 is half an hour of its own: `python -m tests.bench B13 --minutes 30`.
+`--write FILE` measures nothing: it puts the tables and the plot of a FILE made by --json into docs/.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import socket
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from tests.bench import raw
-from tests.conftest import eventually
-from tests.e2e.service import ROOT, Service
+from tests.bench import proc, written
+from tests.bench.catalogue import ALL, SOAK
+from tests.bench.figures import Benchmark, Result, document, machine
+from tests.bench.harness import Bench
 
-ENV = os.environ | {"PYTHONPATH": str(ROOT)}
-
-
-class Bench:
-    def __init__(self, folder: Path, runs: int, scale: float) -> None:
-        self.folder, self.runs, self.scale = folder, runs, scale
-        self.service = Service(folder).start()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.relay_port = probe.getsockname()[1]
-        self.relay = subprocess.Popen([sys.executable, "-m", "tests.bench.relay", str(self.relay_port)], env=ENV)
-        eventually(self._relay_listens, 10)
-        self.names = 0
-        self.rows: list[dict[str, Any]] = []
-
-    def _relay_listens(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.relay_port)) == 0
-
-    def end(self) -> None:
-        self.relay.terminate()
-        self.relay.wait(10)
-        self.service.end()
-
-    def fresh(self, n: int) -> list[str]:
-        self.names += n
-        return [f"b{self.names - i}" for i in range(n)]
-
-    def together(self, *wanted: tuple[str, dict[str, Any]], relay: bool = False) -> list[dict[str, Any]]:
-        """Client processes that begin at the same moment; their answers, in order."""
-        where = {"base": self.service.url, "token": self.service.token}
-        if relay:
-            where["relay"] = f"http://127.0.0.1:{self.relay_port}"
-        children = [
-            subprocess.Popen(
-                [sys.executable, "-m", "tests.bench.clients", kind, json.dumps(where | options)],
-                env=ENV,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for kind, options in wanted
-        ]
-        for child in children:
-            assert child.stdout is not None and child.stdout.readline() == "ready\n"
-        for child in children:
-            assert child.stdin is not None
-            child.stdin.write("\n")
-            child.stdin.flush()
-        return [json.loads(child.communicate(timeout=300)[0]) for child in children]
-
-    def report(self, name: str, work: str, figures: list[dict[str, float]], target: str) -> None:
-        row: dict[str, Any] = {"bench": name, "work": work, "target": target}
-        for key in figures[0]:
-            values = [f[key] for f in figures]
-            row[key] = {"median": statistics.median(values), "min": min(values), "max": max(values)}
-        self.rows.append(row)
-        print(f"{name}  {work}   target: {target}", flush=True)
-        for key in figures[0]:
-            print("      {:<28} {median:>12,.2f}   ({min:,.2f} … {max:,.2f})".format(key, **row[key]), flush=True)
+QUICK_RUNS, QUICK_SCALE = 1, 0.04
+RUNS = 5
 
 
-def b1(bench: Bench) -> None:
-    total, figures = round(60_000 * bench.scale), []
-    for _ in range(bench.runs):
-        o = {"names": bench.fresh(1), "total": total, "per_frame": 1}
-        (sent,) = bench.together(("send", o))
-        alone = total / (sent["ended"] - sent["began"])
-        o = {"names": bench.fresh(1), "total": total, "per_frame": 1}
-        watched = _watched(bench, o)
-        bare = bench.together(("watch", o), ("send", o), relay=True)
-        relay = total / (bare[0]["ended"] - bare[1]["began"])
-        figures.append({"acked/s, unwatched": alone, "ours/s": watched, "relay/s": relay, "ratio": watched / relay})
-    bench.report("B1", "1 session, 1 event a frame, 1 subscriber", figures, "ratio ≥ 1.0")
-
-
-def _watched(bench: Bench, o: dict[str, Any]) -> float:
-    """The subscriber comes as soon as the session is there."""
-    name = o["names"][0]
-    bench.service.create(name)
-    options = {**o, "after": 0}
-    where = {"base": bench.service.url, "token": bench.service.token}
-    watcher = subprocess.Popen(
-        [sys.executable, "-m", "tests.bench.clients", "watch", json.dumps(where | options)],
-        env=ENV,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert watcher.stdout is not None and watcher.stdin is not None and watcher.stdout.readline() == "ready\n"
-    watcher.stdin.write("\n")
-    watcher.stdin.flush()
-    (sent,) = bench.together(("send", o))
-    seen = json.loads(watcher.communicate(timeout=300)[0])
-    return float(o["total"] / (seen["ended"] - sent["began"]))
-
-
-def b2(bench: Bench) -> None:
-    total, figures = round(6_000 * bench.scale), []
-    for _ in range(bench.runs):
-        names = bench.fresh(50)
-        sent = bench.together(("send", {"names": names, "total": total, "per_frame": 20}))
-        ours = 50 * total / (sent[0]["ended"] - sent[0]["began"])
-        bare = raw.sqlite_rows_per_s(bench.folder, 1000)
-        figures.append({"ours/s": ours, "raw SQLite rows/s": bare, "ratio": ours / bare})
-    bench.report("B2", "50 sessions, 20 events a frame", figures, "ratio ≥ 0.25")
-
-
-def b3(bench: Bench) -> None:
-    figures = []
-    for _ in range(bench.runs):
-        o = {"names": bench.fresh(20), "rate": 20, "seconds": 10 * bench.scale}
-        (ours,) = bench.together(("pace", o))
-        (bare,) = bench.together(("pace", o), relay=True)
-        sync = raw.fdatasync_ms(bench.folder)
-        figures.append(
-            {
-                "p50 ms": ours["p50"],
-                "p99 ms": ours["p99"],
-                "relay p50 ms": bare["p50"],
-                "fdatasync p50 ms": sync,
-                "p50 ratio": ours["p50"] / (bare["p50"] + sync),
-                "p99 / p50": ours["p99"] / ours["p50"],
-            }
-        )
-    bench.report("B3", "20 sessions × 20 events/s, wrapper → durable → subscriber", figures, "p50 ≤ 2.5, p99/p50 ≤ 5")
-
-
-def b4(bench: Bench) -> None:
-    figures = []
-    for _ in range(max(1, bench.runs // 3)):
-        o = {"names": bench.fresh(400), "rate": 20, "seconds": 20 * bench.scale}
-        (ours,) = bench.together(("pace", o))
-        figures.append({"events/s": ours["n"] / o["seconds"], "p50 ms": ours["p50"], "p99 ms": ours["p99"]})
-    bench.report("B4", "400 sessions × 20 events/s", figures, "sustained")
-
-
-ALL: dict[str, Callable[[Bench], None]] = {"B1": b1, "B2": b2, "B3": b3, "B4": b4}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench")
-    parser.add_argument("--quick", action="store_true", help="two runs of a tenth of the work")
-    parser.add_argument("--only", default=",".join(ALL))
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="B1 …", help="which; all but the soak if none is named")
+    parser.add_argument("--quick", action="store_true", help="one run of a small part of the work: does it work?")
+    parser.add_argument("--runs", type=int, help=f"of each; default {RUNS}")
+    parser.add_argument("--json", type=Path, help="also write everything there")
+    parser.add_argument("--minutes", type=float, default=30.0, help="of B13")
+    parser.add_argument("--switch-s", type=float, help="try another sys.setswitchinterval in the service; not for docs")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put the results of FILE into docs/, and leave")
+    asked = parser.parse_args()
+    if asked.write:
+        written.write(json.loads(asked.write.read_text()))
+        return 0
+    known = {b.name: b for b in (*ALL, SOAK)}
+    if unknown := [name for name in asked.names if name not in known]:
+        parser.error(f"there is no {', '.join(unknown)}; there are {', '.join(known)}")
+    chosen = [known[name] for name in asked.names] or (list(known.values()) if asked.quick else list(ALL))
+    proc.open_files()
+    facts = machine()
+    print(", ".join(f"{name} {value}" for name, value in facts.items() if name != "argv"), flush=True)
+    results, began = [], time.monotonic()
     with tempfile.TemporaryDirectory(prefix="hf-bench-") as folder:
-        print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}", flush=True)
-        bench = Bench(Path(folder), 2 if options.quick else 5, 0.2 if options.quick else 1.0)
-        began = time.monotonic()
+        bench = Bench(
+            Path(folder),
+            asked.runs or (QUICK_RUNS if asked.quick else RUNS),
+            QUICK_SCALE if asked.quick else 1.0,
+            minutes=0.15 if asked.quick else asked.minutes,
+            switch_s=asked.switch_s,
+        )
         try:
-            for name in options.only.split(","):
-                ALL[name](bench)
+            for benchmark in chosen:
+                results.append(_one(bench, benchmark))
+                print("\n".join(results[-1].lines()), flush=True)
+                if asked.json:  # after each: a long run that is interrupted keeps what it has
+                    asked.json.write_text(json.dumps(document(results, quick=asked.quick, runs=bench.runs), indent=1))
         finally:
             bench.end()
-        print(f"{time.monotonic() - began:.0f} s")
-        if options.json:
-            options.json.write_text(json.dumps(bench.rows, indent=1))
+    missed = [f"{r.name}: {t['says']}" for r in results for t in r.targets if not t["met"]]
+    met = sum(t["met"] for r in results for t in r.targets)
+    print(f"{met} targets met, {len(missed)} missed, {time.monotonic() - began:.0f} s", *missed, sep="\n  ")
+    return 0
+
+
+def _one(bench: Bench, benchmark: Benchmark) -> Result:
+    print(f"     {benchmark.name} {benchmark.work}", file=sys.stderr, flush=True)
+    bench.as_delivered()
+    began = time.monotonic()
+    runs = list(benchmark.measure(bench))
+    return Result.of(benchmark, runs, time.monotonic() - began)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,7 +1,8 @@
-"""Client processes: `python -m tests.bench.clients KIND JSON` prints one JSON line. Kinds: send, watch, pace.
+"""Client processes: `python -m tests.bench.clients KIND` reads its options, says `ready`, waits for a word, answers.
 
 send: saturated ingest, as a wrapper does it (window, cumulative acks). watch: a subscriber that counts. pace: both in
-one process at a fixed rate, so that latency is read on one clock. The same for the relay, without acks.
+one process at a fixed rate, so that latency is read on one clock. The same for the relay, without acks. The kinds of
+many sockets are in crowd.py, those of control decisions in deciders.py.
 """
 
 from __future__ import annotations
@@ -14,42 +15,30 @@ from typing import Any
 
 import aiohttp
 
-WINDOW = 256 << 10
-TEXT = "0123456789012345678901234567890123456789"
+from tests.bench import proc
+from tests.bench.peers import (
+    TEXT,
+    WINDOW,
+    connect,
+    ends,
+    frame_of,
+    go,
+    http_of,
+    in_turn,
+    opened,
+    own_the_pipe,
+    quantiles,
+    tell,
+)
+
+OUTPUT = '"type":"output"'
 
 
-def connect(http: aiohttp.ClientSession, url: str, **kw: Any) -> Any:
-    return http.ws_connect(url, compress=0, max_msg_size=0, autoping=True, **kw)
-
-
-async def opened(http: aiohttp.ClientSession, base: str, sid: str) -> aiohttp.ClientWebSocketResponse:
-    """A session with a running execution e1, and its socket."""
-    async with http.post(f"{base}/v1/sessions", json={"session_id": sid}) as answer:
-        assert answer.status in (201, 409), await answer.text()  # 409: the subscriber was first
-    async with http.post(f"{base}/v1/sessions/{sid}/executions", json={"execution_id": "e1"}) as answer:
-        assert answer.status == 202, await answer.text()
-    ws: aiohttp.ClientWebSocketResponse = await connect(
-        http, f"{base}/v1/sessions/{sid}/ingest", protocols=("holdfast.v1",)
-    )
-    hello = {"type": "hello", "protocol": 1, "wrapper_id": f"w_{sid}", "instance_id": f"i_{sid}", "attempt": 1}
-    await ws.send_json({**hello, "executions": [], "spool": {"state": "ok"}})
-    assert (await ws.receive_json())["type"] == "hello_ack"
-    await ws.send_json({"type": "ready"})
-    await ws.send_json({"type": "started", "execution_id": "e1", "seq": 1, "pid": 1})
-    while (frame := await ws.receive_json())["type"] != "ack":
-        assert frame["type"] == "command", frame
-    return ws
-
-
-def frame_of(seq: int, per_frame: int) -> bytes:
-    event = b'{"type":"output","ts_ms":1,"data":{"stream":"stdout","text":"%b"}}' % TEXT.encode()
-    return b'{"type":"events","execution_id":"e1","seq":%d,"events":[%b]}' % (seq, b",".join([event] * per_frame))
-
-
-async def send_one(ws: aiohttp.ClientWebSocketResponse, total: int, per_frame: int) -> None:
+async def send_one(ws: aiohttp.ClientWebSocketResponse, total: int, per_frame: int, until: float = 0.0) -> int:
+    """`total` records, or until a moment. Returns how many are acknowledged."""
     size = len(frame_of(1_000_000, per_frame))
     frames_in_window = max(1, WINDOW // size)
-    acked, room = 1, asyncio.Event()
+    acked, last, room = 1, 0, asyncio.Event()
 
     async def read() -> None:
         nonlocal acked
@@ -58,84 +47,97 @@ async def send_one(ws: aiohttp.ClientWebSocketResponse, total: int, per_frame: i
             if frame["type"] == "ack":
                 acked = frame["seq"]
                 room.set()
-                if acked >= total + 1:
+                if last and acked >= last:
                     return
             else:
                 assert frame["type"] == "command", frame
 
     reader = asyncio.create_task(read())
     seq = 2
-    while seq <= total + 1:
+    while seq <= total + 1 and not (until and time.time() > until):
         while (seq - 1 - acked) // per_frame >= frames_in_window:
             room.clear()
             await room.wait()
-        await ws.send_frame(frame_of(seq, per_frame), aiohttp.WSMsgType.TEXT)
         seq += per_frame
-    await reader
+        if seq > total + 1:
+            last = seq - 1
+        await ws.send_frame(frame_of(seq - per_frame, per_frame), aiohttp.WSMsgType.TEXT)
+    last = seq - 1
+    if acked < last:
+        await reader
+    reader.cancel()
+    return acked - 1
 
 
-async def send(o: dict[str, Any]) -> dict[str, Any]:
-    headers = {"Authorization": f"Bearer {o['token']}"}
-    async with aiohttp.ClientSession(headers=headers, connector=aiohttp.TCPConnector(limit=0)) as http:
+async def send(o: dict[str, Any]) -> None:
+    """total: records of each session; seconds: instead, for so long."""
+    async with http_of(o) as http:
         if o.get("relay"):
             ws = await connect(http, f"{o['relay']}/in/{o['names'][0]}")
-            go(o)
+            go()
             began = time.time()
             for i in range(o["total"] // o["per_frame"]):
-                await ws.send_frame(frame_of(i, o["per_frame"]), aiohttp.WSMsgType.TEXT)
+                frame = b"x" * o["bytes"] if "bytes" in o else frame_of(i, o["per_frame"])
+                await ws.send_frame(frame, aiohttp.WSMsgType.TEXT)
             await ws.close()
+            sent = o["total"]
         else:
-            sockets = [await opened(http, o["base"], sid) for sid in o["names"]]
-            go(o)
+            sockets = await in_turn(lambda sid: opened(http, o["base"], sid), o["names"])
+            go()
             began = time.time()
-            await asyncio.gather(*(send_one(ws, o["total"], o["per_frame"]) for ws in sockets))
-        return {"began": began, "ended": time.time()}
+            until = began + o["seconds"] if "seconds" in o else 0.0
+            total = o.get("total", 1 << 40)
+            sent = sum(await asyncio.gather(*(send_one(ws, total, o["per_frame"], until) for ws in sockets)))
+            assert "seconds" in o or sent == total * len(sockets), "not everything was acknowledged"
+        tell({"began": began, "ended": time.time(), "acked": sent})
 
 
-def go(o: dict[str, Any]) -> None:
-    """Ready; the parent says when everybody is."""
-    print("ready", flush=True)
-    sys.stdin.readline()
+async def watch(o: dict[str, Any]) -> None:
+    """Counts events (relay: frames × per_frame) of one session until `total` have come, none missing and none twice.
 
-
-async def watch(o: dict[str, Any]) -> dict[str, Any]:
-    """Counts events (relay: frames × per_frame) of one session until `total` have come."""
-    headers = {"Authorization": f"Bearer {o['token']}"}
-    async with aiohttp.ClientSession(headers=headers) as http:
+    It looks at the ends of each frame only: the relay's watcher looks at nothing, and what a client does with what it
+    is told is not measured. late: it connects when everything is there already.
+    """
+    async with http_of(o) as http:
         relay = o.get("relay")
         sid = o["names"][0]
         url = f"{relay}/out/{sid}" if relay else f"{o['base']}/v1/sessions/{sid}/stream?after_seq={o.get('after', 0)}"
-        ws = await connect(http, url)
-        go(o)
-        began, seen, last = time.time(), 0, 0
+        if not o.get("late"):
+            ws = await connect(http, url)
+        go()
+        began, seen, last, size, frames = time.time(), 0, o.get("after", 0), 0, 0
+        if o.get("late"):
+            ws = await connect(http, url)
         async for message in ws:
+            size, frames = size + len(message.data), frames + 1
             if relay:
                 seen += o["per_frame"]
-            elif message.data.startswith('{"type":"events"'):
-                for event in json.loads(message.data)["events"]:
-                    assert event["seq"] == last + 1 or not last, (event["seq"], last)
-                    last = event["seq"]
-                    seen += event["type"] == "output"
+            elif not message.data.startswith('{"type":"events"'):
+                continue
+            else:
+                first, last_now = ends(message.data)
+                assert first == last + 1, (first, last)
+                seen, last = seen + message.data.count(OUTPUT), last_now
             if seen >= o["total"]:
                 break
-        return {"began": began, "ended": time.time(), "seen": seen}
+        assert seen >= o["total"], f"{seen} of {o['total']} came"
+        tell({"began": began, "ended": time.time(), "seen": seen, "bytes": size, "frames": frames})
 
 
-async def pace(o: dict[str, Any]) -> dict[str, Any]:
+async def pace(o: dict[str, Any]) -> None:
     """`rate` events a second on each session for `seconds`; latency from send to a subscriber, in ms."""
-    headers = {"Authorization": f"Bearer {o['token']}"}
     took: list[float] = []
-    async with aiohttp.ClientSession(headers=headers, connector=aiohttp.TCPConnector(limit=0)) as http:
+    async with http_of(o) as http:
         relay = o.get("relay")
-        pairs = []
-        for sid in o["names"]:
+
+        async def pair(sid: str) -> tuple[Any, Any]:
             if relay:
                 sink = await connect(http, f"{relay}/out/{sid}")
-                source = await connect(http, f"{relay}/in/{sid}")
-            else:
-                source = await opened(http, o["base"], sid)
-                sink = await connect(http, f"{o['base']}/v1/sessions/{sid}/stream")
-            pairs.append((source, sink))
+                return await connect(http, f"{relay}/in/{sid}"), sink
+            source = await opened(http, o["base"], sid)
+            return source, await connect(http, f"{o['base']}/v1/sessions/{sid}/stream")
+
+        pairs = await in_turn(pair, o["names"])
 
         async def receive(sink: Any) -> None:
             async for message in sink:
@@ -161,19 +163,33 @@ async def pace(o: dict[str, Any]) -> dict[str, Any]:
 
         listening = [asyncio.create_task(receive(sink)) for _, sink in pairs]
         listening += [asyncio.create_task(drain(source)) for source, _ in pairs]
-        go(o)
+        go()
+        began = time.time()
         await asyncio.gather(*(produce(k, source) for k, (source, _) in enumerate(pairs)))
-        await asyncio.sleep(1.0)  # the last ones arrive; not part of any figure
+        took_s = time.time() - began
+        wanted, until = round(o["rate"] * o["seconds"]) * len(pairs), time.time() + 10
+        while len(took) < wanted and time.time() < until:  # the last ones arrive; nothing may be missing
+            await asyncio.sleep(0.01)
         for task in listening:
             task.cancel()
-    took.sort()
-    n = len(took)
-    return {"n": n, "p50": took[n // 2], "p99": took[n * 99 // 100], "max": took[-1]}
+        assert len(took) == wanted, f"{len(took)} of {wanted} events came"
+        tell(quantiles(took) | {"seconds": took_s})
+
+
+def main() -> None:
+    from tests.bench import crowd, deciders
+
+    kinds = {"send": send, "watch": watch, "pace": pace} | crowd.KINDS | deciders.KINDS
+    own_the_pipe()
+    proc.open_files()
+    try:
+        import uvloop
+    except ImportError:
+        print("without uvloop", file=sys.stderr)
+    else:
+        uvloop.install()
+    asyncio.run(kinds[sys.argv[1]](json.loads(sys.stdin.readline())))
 
 
 if __name__ == "__main__":
-    import uvloop
-
-    uvloop.install()
-    kind, options = sys.argv[1], json.loads(sys.argv[2])
-    print(json.dumps(asyncio.run({"send": send, "watch": watch, "pace": pace}[kind](options))), flush=True)
+    main()

@@ -7,6 +7,8 @@ from collections import defaultdict
 
 from aiohttp import WSMsgType, web
 
+from tests.bench import proc
+
 
 def application() -> web.Application:
     out: dict[str, list[web.WebSocketResponse]] = defaultdict(list)
@@ -14,9 +16,11 @@ def application() -> web.Application:
     async def subscribe(request: web.Request) -> web.WebSocketResponse:
         ws = web.WebSocketResponse(compress=False, max_msg_size=0)
         await ws.prepare(request)
-        out[request.match_info["id"]].append(ws)
+        listeners = out[request.match_info["id"]]
+        listeners.append(ws)
         async for _ in ws:
             continue
+        listeners.remove(ws)
         return ws
 
     async def publish(request: web.Request) -> web.WebSocketResponse:
@@ -29,13 +33,22 @@ def application() -> web.Application:
                     await listener.send_str(message.data)
         return ws
 
+    async def echo(request: web.Request) -> web.WebSocketResponse:
+        ws = web.WebSocketResponse(compress=False, max_msg_size=0)
+        await ws.prepare(request)
+        async for message in ws:
+            await ws.send_str(message.data)
+        return ws
+
     app = web.Application()
     app.router.add_get("/out/{id}", subscribe)
     app.router.add_get("/in/{id}", publish)
+    app.router.add_get("/echo", echo)
     return app
 
 
 if __name__ == "__main__":
+    proc.open_files()
     try:
         import uvloop
 

@@ -107,6 +107,20 @@ async def test_the_ring_is_bounded_by_number_and_by_bytes() -> None:
     assert [e.seq for e in feed.after(97)] == [98, 99, 100] and feed.after(96) == ()
 
 
+async def test_what_is_published_in_one_group_stands_in_the_ring_until_the_next_however_much_it_is() -> None:
+    """Nobody can read between two batches of a group: who follows live would go to the store for all but the last."""
+    log = Log(1)
+    feed = Feed("s", log.page, limit=5)
+    cursor = subscribe(feed, log)
+    await told(cursor, 1)
+    for _ in range(8):
+        feed.publish(log.grow(4), group=1)
+    reads = log.reads
+    assert seqs(await told(cursor, 1)) == list(range(2, 34)) and log.reads == reads
+    feed.publish(log.grow(2), group=2)
+    assert len(feed.after(30)) == 5 and feed.after(29) == (), "then it is trimmed to what it may hold"
+
+
 @pytest.mark.parametrize(
     ("wanted", "reason"),
     [

@@ -9,6 +9,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from actors.protocol import frames
+from actors.protocol.defaults import FEED_EVENTS
 from tests.gateway.house import House, event, eventually, final, output, texts
 
 STREAM_FRAME: TypeAdapter[Any] = TypeAdapter(frames.StreamFrame)
@@ -37,6 +38,20 @@ async def test_replay_and_live_are_one_contiguous_stream(house: House) -> None:
         STREAM_FRAME.validate_json(json.dumps(frame))
         if frame["type"] == "events":
             assert frame["live"] == (kinds.index("caught_up") < watcher.heard.index(frame))
+    await watcher.close()
+    await wrapper.close()
+
+
+async def test_the_tail_that_is_kept_does_not_grow_from_group_to_group(house: House) -> None:
+    wrapper = await house.running()
+    watcher = await house.watch()
+    await watcher.hear("caught_up")
+    for n in range(2, FEED_EVENTS + 50):
+        await wrapper.say(output(n, "x"))
+        await wrapper.acked(n)  # so that each is a group of its own
+    feed = house.gateway.door.hub.feeds["s"]
+    assert len(feed.after(feed.head - FEED_EVENTS)) == FEED_EVENTS
+    assert feed.after(feed.head - FEED_EVENTS - 1) == ()
     await watcher.close()
     await wrapper.close()
 

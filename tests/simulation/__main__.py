@@ -9,13 +9,13 @@ python -m tests.simulation --seeds 200 --quiet    says only what failed
 from __future__ import annotations
 
 import argparse
-import gc
 import multiprocessing
 import sys
 import time
 from collections.abc import Iterator
 
 from tests.simulation import plan, story
+from tests.simulation.blocks import block, whole
 from tests.simulation.kernel import quiet_collector
 from tests.simulation.run import STEPS, run
 
@@ -93,21 +93,8 @@ def _results(parts: list[tuple[int, int, int]], jobs: int) -> Iterator[tuple[int
             yield from block(*part)
         return
     with multiprocessing.get_context("spawn").Pool(jobs, initializer=quiet_collector) as pool:
-        for found in pool.imap_unordered(_block, parts):
+        for found in pool.imap_unordered(whole, parts):
             yield from found
-
-
-def _block(part: tuple[int, int, int]) -> list[tuple[int, int, str | None]]:
-    return list(block(*part))
-
-
-def block(first: int, end: int, steps: int = STEPS) -> Iterator[tuple[int, int, str | None]]:
-    """(seed, its steps, what is wrong with it) of each seed."""
-    for seed in range(first, end):
-        result = run(plan.make(seed), steps=steps)
-        yield seed, result.steps, None if result.violation is None else str(result.violation)
-        if seed % 10 == 9:
-            gc.collect()
 
 
 if __name__ == "__main__":

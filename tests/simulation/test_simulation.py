@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.simulation import plan
-from tests.simulation.__main__ import block
+from tests.simulation.blocks import block
 from tests.simulation.run import STEPS, run
 
 BLOCKS, SEEDS = 8, 250
@@ -74,3 +74,9 @@ def test_a_world_has_what_it_is_about() -> None:
     assert sums["executions"] > 200 and sums["ended"] > 150 and sums["agent runs"] > 100, sums
     assert sums["shown to watchers"] > 1000 and sums["watcher connects"] > 120, sums
     assert sums["wrappers born"] > 150 and sums["gateways born"] > 90, sums
+
+
+def test_two_processes_share_the_seeds() -> None:
+    command = [sys.executable, "-m", "tests.simulation", "--seeds", "30", "--jobs", "2"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert said.stdout.startswith("30 seeds, ") and ", 0 failed, " in said.stdout, said.stdout + said.stderr

@@ -1,0 +1,189 @@
+"""The workshop: a real `holdfast up` on a folder of its own, the bare relay, client processes, and progress lines.
+
+There is no bench mode: the service validates, fences, deduplicates and syncs as it always does. Whatever a benchmark
+starts is ended by pid when it leaves, and everything is bounded in count and time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import eventually
+from tests.e2e.service import ROOT, Service
+
+ENV = os.environ | {"PYTHONPATH": str(ROOT)}
+CLIENT_S = 600.0  # the longest that a client process may take for its answer
+
+
+class Child:
+    """A client process: says `ready`, begins at the word, answers one line of JSON for each that it is asked for."""
+
+    def __init__(self, kind: str, options: dict[str, Any]) -> None:
+        self.kind = kind
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.bench.clients", kind],
+            env=ENV,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.say(json.dumps(options))  # not on the command line: ten thousand names, and a token
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def ready(self) -> Child:
+        assert self._line() == "ready", f"the client {self.kind} did not come up"
+        return self
+
+    def say(self, word: str = "go") -> Child:
+        assert self.process.stdin is not None
+        self.process.stdin.write(word + "\n")
+        self.process.stdin.flush()
+        return self
+
+    def answer(self) -> Any:
+        return json.loads(self._line())
+
+    def ask(self, word: str) -> Any:
+        return self.say(word).answer()
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()  # its own timeouts end it; then this is empty
+        assert line, f"the client {self.kind} ended with {self.process.wait(10)} before it answered"
+        return line.rstrip("\n")
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(10)
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+
+class Bench:
+    """runs: of each benchmark. scale: 1.0 is the whole work, less is for a look."""
+
+    def __init__(
+        self, folder: Path, runs: int, scale: float, *, minutes: float = 30.0, switch_s: float | None = None
+    ) -> None:
+        """switch_s: the service's processes hand the interpreter over after so long, instead of Python's 5 ms."""
+        self.folder, self.runs, self.scale, self.minutes = folder, runs, scale, minutes
+        self._switch_s = switch_s
+        self._services: dict[tuple[tuple[str, Any], ...], Service] = {}
+        self._settings: dict[str, Any] = {}
+        self._relay: tuple[subprocess.Popen[bytes], int] | None = None
+        self._names = 0
+        self._quiet_until = 0.0
+
+    # ------------------------------------------------------------ what there is to talk to
+
+    @property
+    def service(self) -> Service:
+        """The one asked for last; of itself, the one with the settings as they are delivered."""
+        return self.service_with(**self._settings)
+
+    def as_delivered(self) -> None:
+        self._settings = {}
+
+    def service_with(self, **settings: Any) -> Service:
+        """One `up` for each way to set it; only one lives at a time, because another one's pulse would be measured."""
+        self._settings = settings
+        wanted = tuple(sorted(settings.items()))
+        if wanted not in self._services:
+            self.end_services()
+            folder = self.folder / f"service-{self._names}"
+            self._names += 1
+            folder.mkdir()
+            self.say("starting a service")
+            service = Service(folder, **settings)
+            if self._switch_s is not None:  # Python runs this file in every process that can see it
+                (folder / "site").mkdir()
+                text = f"import sys\n\nsys.setswitchinterval({self._switch_s})\n"
+                (folder / "site" / "sitecustomize.py").write_text(text)
+                service.env["PYTHONPATH"] = f"{ROOT}{os.pathsep}{folder / 'site'}"
+            self._services[wanted] = service.start()
+        return self._services[wanted]
+
+    def end_services(self) -> None:
+        for service in self._services.values():
+            service.end()
+        self._services.clear()
+
+    @property
+    def relay(self) -> str:
+        if self._relay is None:
+            port = free_port()
+            process = subprocess.Popen([sys.executable, "-m", "tests.bench.relay", str(port)], env=ENV)
+            self._relay = process, port
+            eventually(lambda: _listens(port), 10, what="the relay listens")
+        return f"http://127.0.0.1:{self._relay[1]}"
+
+    def fresh(self, n: int) -> list[str]:
+        """Names of sessions that nobody used."""
+        self._names += n
+        return [f"b{self._names - i}" for i in range(n)]
+
+    # ------------------------------------------------------------ clients
+
+    @contextlib.contextmanager
+    def client(self, kind: str, *, relay: bool = False, **options: Any) -> Iterator[Child]:
+        where = {"relay": self.relay, "token": ""} if relay else {"base": self.service.url, "token": self.service.token}
+        child = Child(kind, where | options)
+        try:
+            yield child
+        finally:
+            child.end()
+
+    def together(self, *wanted: tuple[str, dict[str, Any]], relay: bool = False) -> list[Any]:
+        """Clients that begin at the same moment; their answers, in order."""
+        with contextlib.ExitStack() as stack:
+            children = [stack.enter_context(self.client(kind, relay=relay, **options)) for kind, options in wanted]
+            for child in children:
+                child.ready()
+            for child in children:
+                child.say()
+            return [child.answer() for child in children]
+
+    # ------------------------------------------------------------ telling
+
+    def say(self, what: str, *, every_s: float = 0.0) -> None:
+        """A line for whoever waits, on stderr; with every_s not more often than that."""
+        if (now := time.monotonic()) >= self._quiet_until or not every_s:
+            self._quiet_until = now + every_s
+            print(f"       … {what}", file=sys.stderr, flush=True)
+
+    def each_run(self) -> Iterator[int]:
+        for run in range(self.runs):
+            self.say(f"run {run + 1} of {self.runs}")
+            yield run
+
+    def end(self) -> None:
+        self.end_services()
+        if self._relay is not None:
+            self._relay[0].terminate()
+            self._relay[0].wait(10)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
