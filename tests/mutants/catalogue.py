@@ -188,8 +188,8 @@ CATALOGUE: Final[tuple[Mutant, ...]] = (
         "the same request, asked again, is decided again",
         "G9",
         "actors/store/perform.py",
-        "if key is None and (isinstance(request, BY_OPERATORS",
-        "if False and (isinstance(request, BY_OPERATORS",
+        "if key is None and (operator or",
+        "if False and (operator or",
         (STORE + "test_an_interrupt_asked_again_after_a_lost_answer_never_hits_the_next",),
     ),
     Mutant(
