@@ -29,7 +29,7 @@ from tests.bench.harness import Bench
 SESSIONS_FEW, SESSIONS_MANY, DUE = 1000, 1_000_000, 100
 GRACE_S = 30.0
 POLICY = Policy(
-    limits=Limits(pending_s=180, stale_s=90, grace_s=GRACE_S, hung_s=None, max_runtime_s=None, interrupt_s=20)
+    limits=Limits(pending_s=180, stale_s=1e8, grace_s=GRACE_S, hung_s=None, max_runtime_s=None, interrupt_s=20)
 )
 
 
@@ -68,6 +68,7 @@ class Town:
         self._hire(store, "s0")
         store.janitor(0, 0)  # each session is looked at once, soon after its birth: that of the copies is long ago
         _copy(store._c, sessions)
+        assert store._c.execute("select count(*) from deadlines").fetchone()[0] >= sessions
         store._c.execute("pragma wal_checkpoint(truncate)")
         self._store, self._folder, self._wave = store, folder, 0
 
