@@ -7,7 +7,7 @@ it that it returned: between the two a power cut may leave either.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import apsw
@@ -64,11 +64,12 @@ class Connection:
     def in_transaction(self) -> bool:
         return self.apsw.in_transaction
 
-    def execute(self, sql: str, values: Sequence[Any] = ()) -> Cursor:
+    def execute(self, sql: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> Cursor:
         sql = self.instead(sql)
         if sql.strip().rstrip(";").lower() in ("commit", "end"):
             return self._commit(sql)
-        return self._run(lambda c: c.execute(sql, tuple(values)), _verb(sql))
+        given = values if isinstance(values, Mapping) else tuple(values)  # by name, or by place
+        return self._run(lambda c: c.execute(sql, given), _verb(sql))
 
     def executemany(self, sql: str, values: Iterable[Sequence[Any]]) -> Cursor:
         before = self.apsw.total_changes()

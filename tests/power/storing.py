@@ -15,7 +15,15 @@ from actors.law import requests as rq
 from actors.law.effects import Acked, Connected, Show
 from actors.law.webhooks import Again, Delivered
 from actors.protocol.errors import HoldfastError
-from actors.store.contract import ActorRow, AppendItem, EncodedEvent, SessionFilter, Token
+from actors.store.contract import (
+    ActorRow,
+    Appended,
+    AppendItem,
+    AppendRefused,
+    EncodedEvent,
+    SessionFilter,
+    Token,
+)
 from actors.store.locks import library
 from actors.store.sqlite import SqliteStore
 from tests.power.dbapi import connector, content
@@ -222,6 +230,7 @@ class Storing(World):
         done = self.store.commit_group(items)
         facts = []
         for item, result in zip(items, done.results, strict=True):
+            assert isinstance(result, Appended | AppendRefused), result
             facts += of_append(item, result)
             if hasattr(result, "skipped"):
                 self.seqs[item.session_id, item.execution_id] = result.acked_seq

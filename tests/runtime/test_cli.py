@@ -55,7 +55,7 @@ def test_usage_and_configuration_errors_are_2(tmp_path: Path) -> None:
 def test_a_misspelt_command_is_answered_with_the_one_that_was_meant(tmp_path: Path) -> None:
     for wrong, meant in (("sesion", "session"), ("noed", "node"), ("dotcor", "doctor")):
         done = offline(wrong, home=tmp_path)
-        assert done.returncode == 2 and f"Did you mean '{meant}'" in done.stderr
+        assert done.returncode == 2 and "Did you mean" in done.stderr and f"'{meant}'" in done.stderr
 
 
 @pytest.mark.parametrize("group", [(), *((name,) for name in sorted(LATER))])
