@@ -20,7 +20,7 @@ MACHINE: Final = ("cpu", "cores", "memory_gib", "system", "python", "sqlite", "c
 
 
 def write(found: dict[str, Any], document: Path = DOCUMENT, plot: Path = PLOT) -> None:
-    """Results of a soak are added to those of the others: each benchmark of the file replaces its own rows only."""
+    """Replaces the tables and the plot: what stands there afterwards is of one run, on one machine."""
     text = document.read_text()
     for name in NAMES:
         text = _between(text, name, globals()[f"_{name}"](found))
