@@ -6,6 +6,8 @@ deadline has to do it. `check` looks at what must hold after every transaction, 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from actors.law.effects import NodeNoticed
@@ -17,7 +19,7 @@ from actors.law.requests import Request
 from actors.protocol.ids import ulid
 from actors.protocol.node_codes import TASK_STATUSES
 from actors.store import node_rows, order_rows
-from actors.store.contract import BatchFilter, IdempotencyKey, Outcome, TaskFilter
+from actors.store.contract import BatchFilter, IdempotencyKey, OrderFilter, Outcome, TaskFilter
 from tests import order_rules
 from tests.node_world import NodeWorld
 
@@ -189,3 +191,13 @@ class OrderWorld(NodeWorld):
 
 def _all(c: Any, table: Any) -> list[Any]:
     return list(map(table.read, c.execute(table.select("")).fetchall()))
+
+
+def judged(folder: Path) -> Iterator[OrderWorld]:
+    """For a fixture: whatever a test did in it, its rows and its answers must add up at the end."""
+    world = OrderWorld(folder)
+    yield world
+    world.check()
+    for order in world.store.orders(OrderFilter()).items:
+        world.check_shown(order["order_id"])
+    world.close()

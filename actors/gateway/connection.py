@@ -21,7 +21,7 @@ from actors.gateway.control import answer_of, request_of
 from actors.gateway.decode import Bad, Beat, Control, Fleeting, Item, Ready, Records, Wrong
 from actors.gateway.door import Door
 from actors.gateway.lines import Drop, InFlight, Line
-from actors.gateway.peer import RETRY_AFTER_S, Peer, reason_of
+from actors.gateway.peer import Peer, reason_of
 from actors.gateway.wire import Wire
 from actors.law.delivery import Again, Gap
 from actors.law.effects import Acked, Connected, Fenced, Nacked, RefuseConnection
@@ -385,14 +385,6 @@ class Connection(Peer):
             }
         )
         telemetry.emit("ingest.connected", session_id=self.session_id, connection_id=self.connection_id)
-
-    def storage_failed(self, error: HoldfastError) -> None:
-        """Acknowledge nothing from here on (G10); the wrapper has it all in its spool and comes again."""
-        if self.over:
-            return
-        telemetry.emit("ingest.storage_failed", session_id=self.session_id, code=error.code)
-        self.say_error(error.code, error.detail)
-        self.end(CLOSE["try_again_later"], reason_of(error.code, RETRY_AFTER_S))
 
     # ------------------------------------------------------------ commands
 

@@ -198,13 +198,6 @@ class NodeConnection(Peer):
         self.commands_wait()
         await self.door.carrier.carry(outcome)
 
-    def storage_failed(self, error: HoldfastError) -> None:
-        if self.over:
-            return
-        telemetry.emit("node.storage_failed", node_id=self.node_id, code=error.code)
-        self.say_error(error.code, error.detail)
-        self.end(CLOSE["try_again_later"], reason_of(error.code, RETRY_AFTER_S))
-
     # ------------------------------------------------------------ what goes down
 
     async def fetch_page(self) -> bool:

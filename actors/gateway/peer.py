@@ -149,6 +149,14 @@ class Peer:
             self.void()
         self.closing = self.door.spawn(self.wire.close(code, reason))
 
+    def storage_failed(self, error: HoldfastError) -> None:
+        """Acknowledge nothing from here on (G10): the peer has kept what was not acknowledged, and comes again."""
+        if self.over:
+            return
+        telemetry.emit(f"{self.kind}.storage_failed", subject=self.subject, code=error.code)
+        self.say_error(error.code, error.detail)
+        self.end(CLOSE["try_again_later"], reason_of(error.code, RETRY_AFTER_S))
+
     def void(self) -> None:
         self.over = True
         self.forget_frames()

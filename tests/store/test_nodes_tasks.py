@@ -479,6 +479,16 @@ def test_tasks_are_made_once_and_listed(world: NodeWorld) -> None:
     assert [t["task_id"] for t in world.store.tasks(TaskFilter(cursor=page.next_cursor)).items] == ["t1"]
 
 
+def test_nothing_is_posted_to_a_role_that_nobody_owns(world: NodeWorld) -> None:
+    """Its epoch will never be connected again: such a row would be fetched by none, and lie there for ever."""
+    world.ready()
+    world.fetch("rec")
+    world.unplug("rec")
+    assert world.act("cancel").status == 202
+    assert world.store._c.execute("select count(*) from node_outbox where fetched_seed is null").fetchone() == (0,)
+    assert world.role("recorder")["desired"]["state"] == "idle", "it is told when it comes back"
+
+
 def test_a_cancelled_task_that_no_device_heard_of_bothers_none(world: NodeWorld) -> None:
     world.device()
     world.task()

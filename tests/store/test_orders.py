@@ -15,17 +15,12 @@ from actors.protocol import order_resources as resources
 from actors.protocol.errors import HoldfastError
 from actors.protocol.ids import ulid
 from actors.store.contract import BatchFilter, IdempotencyKey, OrderFilter, TaskFilter
-from tests.order_world import OrderWorld, wish
+from tests.order_world import OrderWorld, judged, wish
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[OrderWorld]:
-    w = OrderWorld(tmp_path)
-    yield w
-    w.check()
-    for order in w.store.orders(OrderFilter()).items:
-        w.check_shown(order["order_id"])
-    w.close()
+    yield from judged(tmp_path)
 
 
 # ---------------------------------------------------------------- orders

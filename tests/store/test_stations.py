@@ -11,8 +11,8 @@ from actors.law.orders import requests as oq
 from actors.protocol import order_resources as resources
 from actors.protocol.errors import HoldfastError
 from actors.protocol.ids import ulid
-from actors.store.contract import OrderFilter, StationFilter
-from tests.order_world import OrderWorld, wish
+from actors.store.contract import StationFilter
+from tests.order_world import OrderWorld, judged, wish
 
 # What /v1/me says of the token itself.
 TOKEN = dict.fromkeys(("session_id", "node_id", "expires_at_ms")) | {
@@ -24,12 +24,7 @@ TOKEN = dict.fromkeys(("session_id", "node_id", "expires_at_ms")) | {
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[OrderWorld]:
-    w = OrderWorld(tmp_path)
-    yield w
-    w.check()
-    for order in w.store.orders(OrderFilter()).items:
-        w.check_shown(order["order_id"])
-    w.close()
+    yield from judged(tmp_path)
 
 
 def versions(world: OrderWorld, station_id: str = "st") -> list[tuple[int, str, str, bool]]:

@@ -239,16 +239,24 @@ def overdue(view: NodeView, i: Invocation) -> InvocationError | None:
 # ---------------------------------------------------------------- said by the node
 
 
-def receive_result(view: NodeView, frame: InvokeResult) -> NodeDecision:
+def _meant(view: NodeView, draft: NodeDraft, frame: InvokeResult | InvokeProgress) -> Invocation | NodeDecision:
+    """The invocation for which the frame counts; or what comes of a frame that does not."""
     if fenced := fence(view, frame):
         return NodeDecision(fenced)
     known = view.invocations.get(frame.invocation_id)
     if known is None or not _counts(known, frame):
         return NodeDecision(Ignored(frame.invocation_id))
-    draft = NodeDraft(view, frame.node_id)
     if (code := overdue(view, known)) is not None:
         settle(draft, known, code, _LATE[code])
         return draft.decide(Ignored(frame.invocation_id, changed=True))
+    return known
+
+
+def receive_result(view: NodeView, frame: InvokeResult) -> NodeDecision:
+    draft = NodeDraft(view, frame.node_id)
+    known = _meant(view, draft, frame)
+    if isinstance(known, NodeDecision):
+        return known
     if size_of(frame.payload) > INVOKE_PAYLOAD_BYTES:
         settle(draft, known, "NODE_ERROR", f"payload too large: more than {INVOKE_PAYLOAD_BYTES} bytes")
     elif frame.ok:
@@ -278,15 +286,10 @@ def _counts(known: Invocation, frame: InvokeResult | InvokeProgress) -> bool:
 
 
 def receive_progress(view: NodeView, frame: InvokeProgress) -> NodeDecision:
-    if fenced := fence(view, frame):
-        return NodeDecision(fenced)
-    known = view.invocations.get(frame.invocation_id)
-    if known is None or not _counts(known, frame):
-        return NodeDecision(Ignored(frame.invocation_id))
     draft = NodeDraft(view, frame.node_id)
-    if (code := overdue(view, known)) is not None:
-        settle(draft, known, code, _LATE[code])
-        return draft.decide(Ignored(frame.invocation_id, changed=True))
+    known = _meant(view, draft, frame)
+    if isinstance(known, NodeDecision):
+        return known
     if frame.seq <= known.progress_seq:
         return NodeDecision(Ignored(frame.invocation_id))
     if frame.seq > known.progress_seq + 1:
