@@ -29,6 +29,7 @@ from tests.bench.peers import (
     own_the_pipe,
     quantiles,
     tell,
+    watching,
 )
 
 OUTPUT = '"type":"output"'
@@ -135,7 +136,7 @@ async def pace(o: dict[str, Any]) -> None:
                 sink = await connect(http, f"{relay}/out/{sid}")
                 return await connect(http, f"{relay}/in/{sid}"), sink
             source = await opened(http, o["base"], sid)
-            return source, await connect(http, f"{o['base']}/v1/sessions/{sid}/stream")
+            return source, await watching(http, o["base"], sid)
 
         pairs = await in_turn(pair, o["names"])
 

@@ -10,7 +10,20 @@ from typing import Any
 
 import aiohttp
 
-from tests.bench.peers import Steady, connect, create, ends, enter, http_of, in_turn, quantiles, ready, tell, word
+from tests.bench.peers import (
+    Steady,
+    connect,
+    create,
+    ends,
+    enter,
+    http_of,
+    in_turn,
+    quantiles,
+    ready,
+    tell,
+    watching,
+    word,
+)
 
 HEARTBEAT_S = 10.0  # the wrapper's (protocol/defaults.py)
 CONNECT_TRIES_S = 120.0
@@ -67,8 +80,9 @@ async def idle(o: dict[str, Any]) -> None:
 async def audience(o: dict[str, Any]) -> None:
     """count subscribers of one session; the first `stalled` of them never read. Says how much the others saw."""
     async with http_of(o) as http:
-        url = f"{o['base']}/v1/sessions/{o['name']}/stream"
-        sockets: list[aiohttp.ClientWebSocketResponse] = await in_turn(lambda _: connect(http, url), range(o["count"]))
+        sockets: list[aiohttp.ClientWebSocketResponse] = await in_turn(
+            lambda _: watching(http, o["base"], o["name"]), range(o["count"])
+        )
         seen = [0] * len(sockets)
         closed: dict[int, int] = {}
 

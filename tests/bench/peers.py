@@ -33,6 +33,14 @@ async def connect(http: aiohttp.ClientSession, url: str, **kw: Any) -> aiohttp.C
     return await http.ws_connect(url, compress=0, max_msg_size=0, autoping=True, **kw)
 
 
+async def watching(http: aiohttp.ClientSession, base: str, sid: str) -> aiohttp.ClientWebSocketResponse:
+    """A subscriber of what comes from here on. It stands where its snapshot says, and nowhere before it came."""
+    ws = await connect(http, f"{base}/v1/sessions/{sid}/stream")
+    snapshot = await ws.receive_json(timeout=60)
+    assert snapshot["type"] == "snapshot", snapshot
+    return ws
+
+
 async def create(http: aiohttp.ClientSession, base: str, sid: str) -> None:
     async with http.post(f"{base}/v1/sessions", json={"session_id": sid}) as answer:
         assert answer.status in (201, 409), await answer.text()  # 409: a subscriber was first
