@@ -17,8 +17,11 @@ from typing import Final, Literal, NamedTuple, Protocol
 
 from actors.protocol.defaults import FEED_BYTES, FEED_EVENTS, PAGE_EVENTS
 from actors.protocol.errors import HoldfastError
-from actors.store.contract import Page
+from actors.store.contract import Page, Spelled
 
+AHEAD_MAX: Final = (
+    16  # pages read ahead of their readers, in the whole gateway: a stalled reader keeps his for SLOW_CONSUMER_S
+)
 FLEETING_MAX: Final = 64  # ephemeral frames waiting for one subscriber; they are dropped first
 CLOSING_TYPE: Final = "session.closed"  # the last event of a deleted session
 
@@ -41,9 +44,10 @@ def entries_of(rows: Iterable[tuple[int, str, str | None, str]]) -> list[Entry]:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Stored events in order. frame: the ready-made frame, shared by all who stand at the same place."""
+    """Stored events in order. frame: the ready-made frame, shared by all who stand at the same place, or spelled by
+    the store for one who takes frames only; then there are no entries."""
 
-    entries: Sequence[Entry]  # never empty
+    entries: Sequence[Entry]
     live: bool
     frame: bytes | None = None
 
@@ -80,7 +84,11 @@ Step = Batch | CaughtUp | Reset | Ephemeral | Gone
 
 
 def join(fragments: Sequence[str], live: bool) -> bytes:
-    return f'{{"type":"events","events":[{",".join(fragments)}],"live":{"true" if live else "false"}}}'.encode()
+    return _frame(",".join(fragments).encode(), live)
+
+
+def _frame(joined: bytes, live: bool) -> bytes:
+    return b'{"type":"events","events":[%b],"live":%b}' % (joined, b"true" if live else b"false")
 
 
 class ReadPage(Protocol):
@@ -89,14 +97,40 @@ class ReadPage(Protocol):
     ) -> Awaitable[Page]: ...
 
 
+class ReadSpelled(Protocol):
+    def __call__(self, session_id: str, after_seq: int, /) -> Awaitable[Spelled]: ...
+
+
+@dataclass(slots=True)
+class Slots:
+    """How many of something bounded are left."""
+
+    free: int
+
+    def take(self) -> bool:
+        if not self.free:
+            return False
+        self.free -= 1
+        return True
+
+
 # ---------------------------------------------------------------- the ring
 
 
 class Feed:
     def __init__(
-        self, session_id: str, read: ReadPage, *, limit: int = FEED_EVENTS, limit_bytes: int = FEED_BYTES
+        self,
+        session_id: str,
+        read: ReadPage,
+        spell: ReadSpelled,
+        *,
+        limit: int = FEED_EVENTS,
+        limit_bytes: int = FEED_BYTES,
+        ahead: Slots | None = None,
     ) -> None:
-        self.session_id, self.read = session_id, read
+        """ahead: shared by all feeds; without it every page is read when it is wanted."""
+        self.session_id, self.read, self.spell = session_id, read, spell
+        self.ahead = ahead or Slots(0)
         self.head = 0  # as far as is known, committed
         self.batches = 0  # published
         self.gone = False
@@ -188,6 +222,17 @@ class Feed:
 # ---------------------------------------------------------------- a cursor
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A page that was asked for, and what was known then."""
+
+    after: int
+    head: int
+    batches: int
+    page: asyncio.Future[Page | Spelled]
+    slot: bool  # it was asked for ahead of its time
+
+
 class Subscription:
     """`step()` gives what comes next, for ever. Cancelling a step loses nothing."""
 
@@ -202,17 +247,21 @@ class Subscription:
         came_from: str | None = None,
         types: tuple[str, ...] = (),
         execution_id: str | None = None,
+        as_frames: bool = False,
         on_close: Callable[[Subscription], None] = lambda _: None,
     ) -> None:
-        """stream_id, first_seq, last_seq: of the snapshot. came_from: the stream that after_seq was counted in."""
+        """stream_id, first_seq, last_seq: of the snapshot. came_from: the stream that after_seq was counted in.
+        as_frames: batches are wanted as frames only."""
         self.feed, self.types, self.execution_id = feed, types, execution_id
         self.stir = asyncio.Event()
         self._wanted, self._kinds = stream_id, frozenset(types)
+        self._spelled = as_frames and not types and execution_id is None
         self._fleeting: deque[str] = deque(maxlen=FLEETING_MAX)
         self._caught_up = self._over = False
         self._on_close = on_close
         self.cursor = last_seq if after_seq is None else after_seq
         self._target = last_seq  # caught up: beyond what stood when it came; a busy session has no quieter moment
+        self._asked: _Asked | None = None
         self._reset: Reset | None = None
         if after_seq is not None:
             self._judge(stream_id, first_seq, last_seq, came_from)
@@ -221,6 +270,7 @@ class Subscription:
 
     def close(self) -> None:
         self.feed.subscribers.pop(self, None)
+        self._put_away()
         self._on_close(self)
 
     def offer(self, execution_id: str, text: str) -> None:
@@ -285,24 +335,51 @@ class Subscription:
         ]
         return Batch(chosen, self._caught_up) if chosen else None
 
+    def _ask(self, *, ahead: bool = False) -> _Asked:
+        """The page behind the cursor."""
+        feed = self.feed
+        page: Awaitable[Page | Spelled]
+        if self._spelled:
+            page = feed.spell(feed.session_id, self.cursor)
+        else:
+            page = feed.read(feed.session_id, self.cursor, self.types, self.execution_id)
+        self._asked = _Asked(self.cursor, feed.head, feed.batches, asyncio.ensure_future(page), ahead)
+        return self._asked
+
+    def _put_away(self) -> None:
+        if self._asked is not None:
+            asked, self._asked = self._asked, None
+            self.feed.ahead.free += asked.slot
+            if not asked.page.cancel() and not asked.page.cancelled():
+                asked.page.exception()  # looked at: asyncio complains of errors that nobody saw
+
     async def _read(self) -> Batch | None:
         """A page from the store, filtered there."""
-        asked_for, batches = self.feed.head, self.feed.batches
+        asked = self._asked
+        if asked is None or asked.after != self.cursor:
+            self._put_away()  # the ring was quicker, or the cursor jumped
+            asked = self._ask()
         try:
-            page = await self.feed.read(self.feed.session_id, self.cursor, self.types, self.execution_id)
+            page = await asyncio.shield(asked.page)
         except HoldfastError as error:
             if error.code not in ("session_not_found", "session_deleted"):
                 raise
             self._over = True
             return None
-        if page.last_seq < asked_for == self.feed.head and batches == self.feed.batches:
-            self.feed.behind(
-                page.last_seq
-            )  # unless something was committed while we read: then the page is the old one
+        finally:
+            if asked.page.done():
+                self._put_away()
+        if page.last_seq < asked.head == self.feed.head and asked.batches == self.feed.batches:
+            self.feed.behind(page.last_seq)  # unless something was committed since: then the page is the old one
         self.feed.advance(page.last_seq)
         if not self._judge(page.stream_id, page.first_seq, page.last_seq, self._wanted):
             return None
         self.cursor = max(self.cursor, page.scanned_to)
+        if isinstance(page, Spelled):
+            self._over |= page.last_type == CLOSING_TYPE
+            if self.cursor < page.last_seq and self.feed.ahead.take():
+                self._ask(ahead=True)
+            return Batch((), self._caught_up, _frame(page.joined, self._caught_up)) if page.joined else None
         entries = entries_of(zip(page.seqs, page.types, page.execution_ids, page.fragments, strict=True))
         self._over |= bool(entries) and entries[-1].type == CLOSING_TYPE
         return Batch(entries, self._caught_up) if entries else None

@@ -11,12 +11,12 @@ import itertools
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from actors.gateway.feed import PAGE_LIMIT, Feed, Subscription, entries_of
+from actors.gateway.feed import AHEAD_MAX, PAGE_LIMIT, Feed, Slots, Subscription, entries_of
 from actors.gateway.fleet import Fleet
 from actors.protocol.defaults import FEED_BYTES
 from actors.protocol.errors import HoldfastError
 from actors.store import rows
-from actors.store.contract import Appended, AppendItem, Page
+from actors.store.contract import Appended, AppendItem, Page, Spelled
 from actors.store.worker import StoreWorker
 
 SUBSCRIBERS_MAX: Final = 1000  # per session; each costs a socket, and one loop wakes them all
@@ -28,6 +28,7 @@ class Hub:
         self.feeds: dict[str, Feed] = {}
         self.fleet = Fleet(worker, spawn)
         self._group = 0
+        self._ahead = Slots(AHEAD_MAX)
 
     # ------------------------------------------------------------ what is new
 
@@ -94,11 +95,12 @@ class Hub:
         came_from: str | None,
         types: tuple[str, ...],
         execution_id: str | None,
+        as_frames: bool = False,
     ) -> tuple[dict[str, Any], Subscription]:
         """The snapshot and the cursor. Raises session_not_found, session_deleted, too_many_connections."""
         feed = self.feeds.get(session_id)
         if feed is None:
-            feed = self.feeds[session_id] = Feed(session_id, self._page)
+            feed = self.feeds[session_id] = Feed(session_id, self._page, self._spelled, ahead=self._ahead)
         if len(feed.subscribers) >= SUBSCRIBERS_MAX:
             raise HoldfastError("too_many_connections", f"{SUBSCRIBERS_MAX} watch this session already")
         feed.arriving += 1  # it stays, and nobody makes a second one: only one of them would hear what is new
@@ -122,6 +124,7 @@ class Hub:
             came_from=came_from,
             types=types,
             execution_id=execution_id,
+            as_frames=as_frames,
             on_close=lambda subscription: self._leave(subscription.feed),
         )
 
@@ -134,4 +137,9 @@ class Hub:
             lambda store: store.page(
                 session_id, after_seq, PAGE_LIMIT, types=types, execution_id=execution_id, max_bytes=FEED_BYTES
             )
+        )
+
+    async def _spelled(self, session_id: str, after_seq: int) -> Spelled:
+        return await self._worker.read(
+            lambda store: store.spelled(session_id, after_seq, PAGE_LIMIT, max_bytes=FEED_BYTES)
         )

@@ -101,6 +101,7 @@ class Streams:
             came_from=query.id("stream_id"),
             types=query.types(),
             execution_id=query.id("execution_id"),
+            as_frames=is_websocket(request),
         )
 
     # ------------------------------------------------------------ WebSocket

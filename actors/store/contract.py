@@ -118,6 +118,18 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
+class Spelled:
+    """A page as one text: its events as JSON objects, joined by commas; b"" if there are none. No filters."""
+
+    stream_id: str
+    first_seq: int
+    last_seq: int
+    last_type: str | None  # of the last event in it
+    joined: bytes
+    scanned_to: int
+
+
+@dataclass(frozen=True, slots=True)
 class DueDeadline:
     """session_id: whose it is, a session's id or `node/<id>`; law/sweeps.py makes the request of it."""
 
@@ -370,6 +382,7 @@ class Store(Protocol):
         execution_id: str | None = None,
         max_bytes: int = 1 << 20,
     ) -> Page: ...
+    def spelled(self, session_id: str, after_seq: int, limit: int, *, max_bytes: int = 1 << 20) -> Spelled: ...
     def heads(self, session_ids: Sequence[str]) -> dict[str, tuple[int, str]]:
         """session_id → (last_seq, stream_id); a deleted session is absent."""
 

@@ -6,7 +6,6 @@ import base64
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import starmap
 from typing import Any
 
 from actors.law import render
@@ -16,7 +15,6 @@ from actors.store.contract import (
     ActorRow,
     DueDeadline,
     ListPage,
-    Page,
     PendingCommand,
     SessionFilter,
 )
@@ -145,55 +143,6 @@ class Reads(Transitions):
 
     # ------------------------------------------------------------ the stream
 
-    def page(
-        self,
-        session_id: str,
-        after_seq: int,
-        limit: int,
-        *,
-        before_seq: int | None = None,
-        types: tuple[str, ...] = (),
-        execution_id: str | None = None,
-        max_bytes: int = 1 << 20,
-    ) -> Page:
-        where, values = ["session_id = ?", "seq > ?"], [session_id, after_seq]
-        if before_seq is not None:
-            where.append("seq < ?")
-            values.append(before_seq)
-        if types:
-            where.append(f"type in ({', '.join('?' * len(types))})")
-            values += types
-        if execution_id is not None:
-            where.append("execution_id = ?")
-            values.append(execution_id)
-        order = "desc" if before_seq is not None else "asc"
-        sql = (
-            f"select seq, execution_id, exec_seq, type, ts_ms, data from events where {' and '.join(where)} "
-            f"order by seq {order} limit ?"
-        )
-        with self._snapshot() as c:
-            head = c.execute(
-                "select stream_id, first_seq, last_seq from sessions where id = ?", (session_id,)
-            ).fetchone()
-            if head is None:
-                raise HoldfastError("session_not_found")
-            found = c.execute(sql, [*values, limit]).fetchall()
-        kept = _within(found, max_bytes)
-        full = len(found) == limit or len(kept) < len(found)
-        if before_seq is not None:
-            kept.reverse()
-        seqs, execution_ids, _, types_, _, _ = zip(*kept, strict=True) if kept else ((),) * 6
-        return Page(
-            stream_id=head[0],
-            first_seq=head[1],
-            last_seq=head[2],
-            seqs=seqs,
-            types=types_,
-            execution_ids=execution_ids,
-            fragments=tuple(starmap(rows.fragment, kept)),
-            scanned_to=seqs[-1] if full and kept else head[2],
-        )
-
     def heads(self, session_ids: Sequence[str]) -> dict[str, tuple[int, str]]:
         found: dict[str, tuple[int, str]] = {}
         for start in range(0, len(session_ids), 500):  # SQLite's limit of variables is far above; a short read each
@@ -254,18 +203,6 @@ class Reads(Transitions):
         version = self._c.execute("pragma data_version").fetchone()[0]
         moved, self._seen_version = version != self._seen_version, version
         return bool(moved)
-
-
-def _within(found: list[tuple[Any, ...]], max_bytes: int) -> list[tuple[Any, ...]]:
-    """Events up to so many bytes of data, and the first in any case."""
-    if sum([len(row[5]) for row in found]) <= max_bytes:
-        return found
-    size = 0
-    for n, row in enumerate(found):
-        size += len(row[5])
-        if n and size > max_bytes:
-            return found[:n]
-    return found
 
 
 def _encode_cursor(*parts: Any) -> str:

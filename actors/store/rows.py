@@ -89,9 +89,16 @@ def changes(table: str, set_: Mapping[str, Any], where: str) -> tuple[str, list[
 
 
 def fragment(seq: int, execution_id: str | None, exec_seq: int | None, type: str, ts_ms: int, data: str) -> str:
-    """One stored event as it goes over the wire; `data` is JSON text already. The one place that spells it."""
+    """One stored event as it goes over the wire; `data` is JSON text already. Here and below, it is spelled."""
     execution = "null" if execution_id is None else f'"{execution_id}"'
     return (
         f'{{"seq":{seq},"execution_id":{execution},"exec_seq":{"null" if exec_seq is None else exec_seq},'
         f'"type":"{type}","ts_ms":{ts_ms},"data":{data}}}'
     )
+
+
+# The same by SQLite, over the columns of `events`.
+FRAGMENT_SQL = (
+    """format('{"seq":%d,"execution_id":%s,"exec_seq":%s,"type":"%s","ts_ms":%d,"data":%s}', seq, """
+    """iif(execution_id is null, 'null', '"' || execution_id || '"'), ifnull(exec_seq, 'null'), type, ts_ms, data)"""
+)

@@ -35,6 +35,7 @@ from actors.store.enrolments import Enrolments
 from actors.store.folder import make_folder
 from actors.store.locks import WriteTurn, library, process_started, translate, write_lock_holder
 from actors.store.order_reads import OrderReads
+from actors.store.replay import Replay
 from actors.store.retention import Retention
 from actors.store.schema import migrations
 from actors.store.tallies import Meters
@@ -48,7 +49,7 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class SqliteStore(Webhooks, Retention, OrderReads, Enrolments, Appends, Tokens, Meters):
+class SqliteStore(Webhooks, Retention, OrderReads, Replay, Enrolments, Appends, Tokens, Meters):
     """One connection. Not for two threads at once; open one per thread (worker.py does)."""
 
     def __init__(

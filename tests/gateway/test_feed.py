@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 
-from actors.gateway.feed import Batch, CaughtUp, Entry, Ephemeral, Feed, Gone, Reset, Subscription
+from actors.gateway.feed import Batch, CaughtUp, Entry, Ephemeral, Feed, Gone, Reset, Slots, Subscription
 from actors.gateway.hub import Hub
 from actors.protocol.errors import HoldfastError
-from actors.store.contract import Appended, AppendItem, EncodedEvent, Page
+from actors.store.contract import Appended, AppendItem, EncodedEvent, Page, Spelled
 
 
 class Log:
     """The committed truth. `page` answers at most four rows, so that replay takes several."""
+
+    as_frames = False  # how its readers take it; every test here runs both ways
 
     def __init__(self, upto: int = 0) -> None:
         self.rows = [entry(n) for n in range(1, upto + 1)]
@@ -47,6 +49,19 @@ class Log:
             part[-1].seq if full else last,
         )
 
+    async def spell(self, session_id: str, after: int) -> Spelled:
+        page = await self.page(session_id, after, (), None)
+        head, joined = (page.stream_id, page.first_seq, page.last_seq), ",".join(page.fragments).encode()
+        return Spelled(*head, page.types[-1] if page.types else None, joined, page.scanned_to)
+
+    def feed(self, *, ahead: int = 2, **more: Any) -> Feed:
+        return Feed("s", self.page, self.spell, ahead=Slots(ahead), **more)
+
+
+@pytest.fixture(autouse=True, params=[False, True], ids=["as rows", "as frames"])
+def _taken_both_ways(request: pytest.FixtureRequest) -> None:
+    Log.as_frames = request.param
+
 
 def entry(n: int) -> Entry:
     return Entry(n, "even" if n % 2 == 0 else "odd", "e", f'{{"seq":{n}}}')
@@ -54,7 +69,8 @@ def entry(n: int) -> Entry:
 
 def subscribe(feed: Feed, log: Log, **wanted: Any) -> Subscription:
     feed.stream_id = log.stream_id
-    return Subscription(feed, stream_id=log.stream_id, first_seq=log.first_seq, last_seq=len(log.rows), **wanted)
+    snapshot = {"stream_id": log.stream_id, "first_seq": log.first_seq, "last_seq": len(log.rows)}
+    return Subscription(feed, **snapshot, **{"as_frames": log.as_frames, **wanted})  # type: ignore[arg-type]
 
 
 async def told(subscription: Subscription, n: int) -> list[Any]:
@@ -71,12 +87,17 @@ async def idle(subscription: Subscription) -> bool:
 
 
 def seqs(steps: list[Any]) -> list[int]:
-    return [e.seq for s in steps if isinstance(s, Batch) for e in s.entries]
+    """Of what a subscriber gets to see: the frame, and the entries if there are any."""
+    seen = []
+    for batch in (s for s in steps if isinstance(s, Batch)):
+        seen += [e["seq"] for e in json.loads(batch.encoded())["events"] if e]
+        assert not batch.entries or [e.seq for e in batch.entries] == seen[-len(batch.entries) :]
+    return seen
 
 
 async def test_the_ring_serves_who_stands_in_it_and_the_store_serves_the_rest() -> None:
     log = Log(10)
-    feed = Feed("s", log.page)
+    feed = log.feed()
     late, now = subscribe(feed, log, after_seq=0), subscribe(feed, log)
     assert await told(now, 1) == [CaughtUp(10)]
     assert seqs(steps := await told(late, 4)) == list(range(1, 11)) and steps[-1] == CaughtUp(10)
@@ -90,7 +111,7 @@ async def test_the_ring_serves_who_stands_in_it_and_the_store_serves_the_rest() 
 
 async def test_a_batch_that_does_not_continue_the_ring_sends_readers_to_the_store() -> None:
     log = Log(2)
-    feed = Feed("s", log.page)
+    feed = log.feed()
     cursor = subscribe(feed, log)
     await told(cursor, 1)
     feed.publish(log.grow(2))
@@ -102,7 +123,7 @@ async def test_a_batch_that_does_not_continue_the_ring_sends_readers_to_the_stor
 
 async def test_the_ring_is_bounded_by_number_and_by_bytes() -> None:
     log = Log()
-    feed = Feed("s", log.page, limit=5, limit_bytes=31)
+    feed = log.feed(limit=5, limit_bytes=31)
     feed.publish(log.grow(100))
     assert [e.seq for e in feed.after(97)] == [98, 99, 100] and feed.after(96) == ()
 
@@ -110,7 +131,7 @@ async def test_the_ring_is_bounded_by_number_and_by_bytes() -> None:
 async def test_what_is_published_in_one_group_stands_in_the_ring_until_the_next_however_much_it_is() -> None:
     """Nobody can read between two batches of a group: who follows live would go to the store for all but the last."""
     log = Log(1)
-    feed = Feed("s", log.page, limit=5)
+    feed = log.feed(limit=5)
     cursor = subscribe(feed, log)
     await told(cursor, 1)
     for _ in range(8):
@@ -134,7 +155,7 @@ async def test_a_cursor_that_cannot_be_honoured_is_reset_and_goes_on_from_the_fi
 ) -> None:
     log = Log(10)
     log.first_seq = 4
-    cursor = subscribe(Feed("s", log.page), log, **wanted)
+    cursor = subscribe(log.feed(), log, **wanted)
     steps = await told(cursor, 4)
     assert steps[0] == Reset(reason, 4, 10, "str_1")  # type: ignore[arg-type]
     assert seqs(steps) == [4, 5, 6, 7, 8, 9, 10] and steps[-1] == CaughtUp(10)
@@ -144,14 +165,14 @@ async def test_a_cursor_that_cannot_be_honoured_is_reset_and_goes_on_from_the_fi
 async def test_a_cursor_at_the_edge_needs_no_reset(after: int) -> None:
     log = Log(10)
     log.first_seq = 4
-    cursor = subscribe(Feed("s", log.page), log, after_seq=after)
+    cursor = subscribe(log.feed(), log, after_seq=after)
     steps = await told(cursor, 3 if after == 3 else 1)
     assert seqs(steps) == list(range(after + 1, 11)) and steps[-1] == CaughtUp(10)
 
 
 async def test_another_log_in_its_place_resets_everybody_even_those_who_wait() -> None:
     log = Log(10)
-    feed = Feed("s", log.page)
+    feed = log.feed()
     cursors = [subscribe(feed, log), subscribe(feed, log)]
     for cursor in cursors:
         await told(cursor, 1)
@@ -166,7 +187,7 @@ async def test_another_log_in_its_place_resets_everybody_even_those_who_wait() -
 
 async def test_a_hint_of_rows_that_are_not_there_does_no_harm() -> None:
     log = Log(3)
-    feed = Feed("s", log.page)
+    feed = log.feed()
     cursor = subscribe(feed, log)
     await told(cursor, 1)
     feed.advance(50)
@@ -177,24 +198,66 @@ async def test_a_hint_of_rows_that_are_not_there_does_no_harm() -> None:
 
 async def test_a_page_that_was_overtaken_by_a_commit_does_not_hide_it() -> None:
     log = Log(3)
-    feed = Feed("s", log.page)
+    feed = log.feed()
     cursor = subscribe(feed, log)
     await told(cursor, 1)
     feed.advance(9)  # a hint from elsewhere; its rows come only after the page was read
-    answer = await log.page("s", 3, (), None)
+    page, spelled = await log.page("s", 3, (), None), await log.spell("s", 3)
 
-    async def overtaken(*_: Any) -> Page:
-        feed.read = log.page
+    async def overtaken(answer: Any) -> Any:
+        feed.read, feed.spell = log.page, log.spell
         feed.publish(log.grow(6))
         return answer
 
-    feed.read = overtaken
+    feed.read, feed.spell = lambda *_: overtaken(page), lambda *_: overtaken(spelled)
     assert seqs(await told(cursor, 1)) == [4, 5, 6, 7, 8, 9]
+
+
+async def test_a_page_is_read_ahead_while_there_is_room_and_its_room_comes_back() -> None:
+    log = Log(20)
+    feed = log.feed(ahead=1)
+    one, other = (subscribe(feed, log, after_seq=0, as_frames=True) for _ in range(2))
+    await told(one, 1)
+    await told(other, 1)
+    await asyncio.sleep(0)
+    assert log.reads == 3 and feed.ahead.free == 0, "a page each, and one more for who was first"
+    assert seqs(await told(one, 1)) == [5, 6, 7, 8] and feed.ahead.free == 0, "and the next one"
+    one.close()
+    assert feed.ahead.free == 1
+    assert seqs(await told(other, 4)) == list(range(5, 21)) and feed.ahead.free == 1, "at the end nothing is ahead"
+
+
+async def test_what_was_read_ahead_is_put_away_when_the_ring_was_quicker() -> None:
+    log = Log(20)
+    feed = log.feed(ahead=1)
+    cursor = subscribe(feed, log, after_seq=0, as_frames=True)
+    assert seqs(await told(cursor, 1)) == [1, 2, 3, 4]
+    feed.publish(log.rows[4:20])
+    feed.publish(log.grow(2))
+    assert seqs(await told(cursor, 2)) == list(range(5, 23))
+    del log.rows[12:]  # a restored backup: what was read ahead belongs to the other log
+    log.stream_id = "str_2"
+    feed.restored("str_2", 12)
+    steps = await told(cursor, 4)
+    assert steps[0] == Reset("restored", 1, 12, "str_2") and seqs(steps) == list(range(1, 13))
+    cursor.close()
+    assert feed.ahead.free == 1
+
+
+async def test_a_page_ahead_that_fails_is_an_error_of_its_reader_only() -> None:
+    log = Log(20)
+    feed = log.feed(ahead=1)
+    cursor, leaves = (subscribe(feed, log, after_seq=0, as_frames=True) for _ in range(2))
+    await told(leaves, 1)
+    log.deleted = True
+    await asyncio.sleep(0)
+    leaves.close()  # with the error that nobody will look at
+    assert await told(cursor, 2) == [CaughtUp(0), Gone()] and feed.ahead.free == 1
 
 
 async def test_filters_move_the_cursor_over_what_they_leave_out() -> None:
     log = Log(10)
-    feed = Feed("s", log.page)
+    feed = log.feed()
     cursor = subscribe(feed, log, after_seq=0, types=("even",))
     steps = await told(cursor, 3)
     assert seqs(steps) == [2, 4, 6, 8, 10] and steps[-1] == CaughtUp(10)
@@ -206,7 +269,7 @@ async def test_filters_move_the_cursor_over_what_they_leave_out() -> None:
 
 async def test_caught_up_comes_once_even_if_the_session_never_rests() -> None:
     log = Log(10)
-    feed = Feed("s", log.page)
+    feed = log.feed()
     cursor = subscribe(feed, log, after_seq=0)
     steps = []
     for _ in range(12):
@@ -223,7 +286,7 @@ async def test_caught_up_comes_once_even_if_the_session_never_rests() -> None:
 
 async def test_ephemeral_frames_reach_only_who_is_at_the_end_and_are_bounded() -> None:
     log = Log(10)
-    feed = Feed("s", log.page)
+    feed = log.feed()
     at_end, behind = subscribe(feed, log), subscribe(feed, log, after_seq=0)
     await told(at_end, 1)
     for i in range(1000):
@@ -235,11 +298,11 @@ async def test_ephemeral_frames_reach_only_who_is_at_the_end_and_are_bounded() -
 
 async def test_a_deleted_session_tells_the_rest_and_ends() -> None:
     log = Log(3)
-    feed = Feed("s", log.page)
+    feed = log.feed()
     cursors = [subscribe(feed, log), subscribe(feed, log)]
     for cursor in cursors:
         await told(cursor, 1)
-    log.rows.append(Entry(4, "session.closed", None, "{}"))
+    log.rows.append(Entry(4, "session.closed", None, '{"seq":4}'))
     feed.close()
     for cursor in cursors:
         steps = await told(cursor, 2)
@@ -250,7 +313,7 @@ async def test_a_deleted_session_tells_the_rest_and_ends() -> None:
 
 async def test_what_the_store_skipped_of_an_item_is_not_published_again() -> None:
     hub = Hub(None, asyncio.ensure_future)  # type: ignore[arg-type]
-    feed = hub.feeds["s"] = Feed("s", Log().page)
+    feed = hub.feeds["s"] = Log().feed()
     events = tuple(EncodedEvent("output", n, "{}") for n in (2, 3, 4))
     item = AppendItem("s", "c", 1, "e", 2, 3, events)
     hub.publish(item, Appended(first_seq=10, count=2, acked_seq=4, skipped=1))
@@ -262,7 +325,7 @@ async def test_what_the_store_skipped_of_an_item_is_not_published_again() -> Non
 async def test_readers_of_any_speed_see_every_event_once_and_in_order(seed: int) -> None:
     dice = random.Random(seed)
     log = Log(dice.randint(0, 20))
-    feed = Feed("s", log.page, limit=dice.randint(1, 12))
+    feed = log.feed(limit=dice.randint(1, 12))
     readers = [(start := dice.randint(0, len(log.rows)), subscribe(feed, log, after_seq=start)) for _ in range(5)]
     seen: list[list[int]] = [[] for _ in readers]
 
@@ -293,7 +356,7 @@ async def test_readers_of_any_speed_see_every_event_once_and_in_order(seed: int)
 
 async def test_who_arrives_and_sees_more_than_the_others_heard_of_wakes_them() -> None:
     log = Log(3)
-    feed = Feed("s", log.page)
+    feed = log.feed()
     waits = subscribe(feed, log)
     await told(waits, 1)
     reading = asyncio.ensure_future(waits.step())

@@ -574,11 +574,19 @@ CATALOGUE: Final[tuple[Mutant, ...]] = (
         (FEED + "test_readers_of_any_speed_see_every_event_once_and_in_order",),
     ),
     Mutant(
+        "a page that was read ahead is used wherever the cursor stands now",
+        "G3",
+        "actors/gateway/feed.py",
+        "if asked is None or asked.after != self.cursor:",
+        "if asked is None:",
+        (FEED + "test_what_was_read_ahead_is_put_away_when_the_ring_was_quicker",),
+    ),
+    Mutant(
         "a hint is treated as truth",
         "G3",
         "actors/gateway/feed.py",
         "self.cursor = max(self.cursor, page.scanned_to)",
-        "self.cursor = max(self.cursor, page.scanned_to, asked_for)",
+        "self.cursor = max(self.cursor, page.scanned_to, asked.head)",
         (FEED + "test_a_hint_of_rows_that_are_not_there_does_no_harm",),
     ),
     Mutant(

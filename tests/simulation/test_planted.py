@@ -85,12 +85,18 @@ class OneBack(SimStore):
     def page(self, session_id: str, after_seq: int, limit: int, **more: Any) -> Any:
         return super().page(session_id, max(0, after_seq - 1), limit, **more)
 
+    def spelled(self, session_id: str, after_seq: int, limit: int, **more: Any) -> Any:
+        return super().spelled(session_id, max(0, after_seq - 1), limit, **more)
+
 
 class OneTooFar(SimStore):
     """Cursor + 1: a page leaves out what comes next."""
 
     def page(self, session_id: str, after_seq: int, limit: int, **more: Any) -> Any:
         return super().page(session_id, after_seq + (after_seq > 0), limit, **more)
+
+    def spelled(self, session_id: str, after_seq: int, limit: int, **more: Any) -> Any:
+        return super().spelled(session_id, after_seq + (after_seq > 0), limit, **more)
 
 
 class LeapingClock(SimStore):
