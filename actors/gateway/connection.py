@@ -65,11 +65,12 @@ class Connection(Peer):
         if self.over:
             return
         self.heard()
-        if isinstance(item, Beat):
-            self.progressed |= item.busy
-            return
-        if isinstance(item, Fleeting) and self._held > self._held_max // 2:
-            return  # ephemeral is dropped first
+        if type(item) is not Records:
+            if isinstance(item, Beat):
+                self.progressed |= item.busy
+                return
+            if isinstance(item, Fleeting) and self._held > self._held_max // 2:
+                return  # ephemeral is dropped first
         self._lane.append(item)
         self._held += item.size
         if self._held > self._held_max or len(self._lane) > LANE_FRAMES:

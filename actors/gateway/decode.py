@@ -212,7 +212,24 @@ def _type_ok(name: str) -> bool:
     return True
 
 
-def _event(event: Any, lenient: bool) -> EncodedEvent:
+def _event(event: Any) -> EncodedEvent:
+    """The way of nearly every event, in as few steps as it takes: what it does not let pass, `_judged` judges."""
+    try:
+        name, ts_ms, data = event["type"], event["ts_ms"], event["data"]
+        if name in _known_types and type(ts_ms) is int and 0 <= ts_ms <= MAX_SAFE_INTEGER and type(data) is dict:
+            for value in data.values():
+                if type(value) is not str:
+                    _check(value, MAX_JSON_DEPTH - 1)
+            return _new(EncodedEvent, (name, ts_ms, orjson.dumps(data).decode()))
+    except (KeyError, TypeError):  # no object, or without a member, or a type that is a list
+        pass
+    return _judged(event, lenient=False)
+
+
+_new: Final = tuple.__new__  # a named tuple's own constructor takes twice as long
+
+
+def _judged(event: Any, lenient: bool) -> EncodedEvent:
     if type(event) is not dict:
         raise _Refused("an event is an object")
     name = event.get("type")
@@ -264,8 +281,8 @@ def _records(frame: dict[str, Any], size: int, lenient: bool) -> Item:
         return Bad(eid, seq, "invalid", "seq beyond 2^53", size)
     good: list[EncodedEvent] = []
     try:
-        for event in listed:
-            good.append(_event(event, lenient))  # one by one: what was good before a bad one is kept
+        for event in listed:  # one by one: what was good before a bad one is kept
+            good.append(_judged(event, lenient) if lenient else _event(event))
     except _Refused as why:
         at = seq + len(good)
         bad = Bad(eid, at, "invalid", f"seq {at}: {why}", size)
@@ -281,7 +298,7 @@ def _fleeting(frame: dict[str, Any], size: int, lenient: bool) -> Item:
     if not valid_id(eid) or type(listed) is not list or not 0 < len(listed) <= EVENTS_PER_FRAME:
         return Wrong("invalid_frame", "ephemeral needs execution_id and events", size=size)
     try:
-        events = [_event(event, lenient) for event in listed]
+        events = [_judged(event, lenient) for event in listed]
     except _Refused as why:
         return Wrong("invalid_frame", f"ephemeral: {why}", size=size)
     shown = ",".join(f'{{"type":"{e.type}","ts_ms":{e.ts_ms},"data":{e.data}}}' for e in events)

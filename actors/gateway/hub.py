@@ -43,11 +43,10 @@ class Hub:
         if is_gap and done.skipped:
             feed.advance(done.first_seq)  # the store narrowed it: only the store knows its words
             return
-        exec_seq = item.first + done.skipped
-        eid, fragment = item.execution_id, rows.fragment
-        placed = zip(itertools.count(done.first_seq), itertools.count(exec_seq), events)
-        rows_ = ((seq, e.type, eid, fragment(seq, eid, n, e.type, e.ts_ms, e.data)) for seq, n, e in placed)
-        feed.publish(entries_of(rows_), self._group)
+        eid, first = item.execution_id, done.first_seq
+        words = rows.fragments(first, eid, item.first + done.skipped, events)
+        types = [event.type for event in events]
+        feed.publish(entries_of(zip(itertools.count(first), types, itertools.repeat(eid), words)), self._group)
 
     def group_told(self) -> None:
         """What is published from here on belongs to the next group."""

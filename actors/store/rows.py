@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
 from actors.law.model import Approval, Execution, Session
+from actors.store.contract import EncodedEvent
 
 # attribute → column, where they differ
 _SESSION = {"session_id": "id"}
@@ -95,6 +96,15 @@ def fragment(seq: int, execution_id: str | None, exec_seq: int | None, type: str
         f'{{"seq":{seq},"execution_id":{execution},"exec_seq":{"null" if exec_seq is None else exec_seq},'
         f'"type":"{type}","ts_ms":{ts_ms},"data":{data}}}'
     )
+
+
+def fragments(seq: int, execution_id: str, exec_seq: int, events: Iterable[EncodedEvent]) -> list[str]:
+    """The same of events that follow each other in one execution: what they share is spelled once."""
+    shared, ahead = f',"execution_id":"{execution_id}","exec_seq":', exec_seq - seq
+    return [
+        f'{{"seq":{n}{shared}{n + ahead},"type":"{type}","ts_ms":{ts_ms},"data":{data}}}'
+        for n, (type, ts_ms, data) in enumerate(events, seq)
+    ]
 
 
 # The same by SQLite, over the columns of `events`.

@@ -17,15 +17,17 @@ def measure(bench: Bench) -> Iterator[Figures]:
         o = {"names": bench.fresh(SESSIONS), "rate": RATE, "seconds": max(1.0, SECONDS * bench.scale)}
         (ours,) = bench.together(("pace", o))
         (bare,) = bench.together(("pace", o), relay=True)
-        sync = raw.fdatasync_ms(bench.folder)
+        sync, sync_p99 = raw.fdatasync_ms(bench.folder, per_s=SESSIONS * RATE)
         yield {
             "p50 ms": ours["p50"],
             "p99 ms": ours["p99"],
             "relay p50 ms": bare["p50"],
             "relay p99 ms": bare["p99"],
             "fdatasync p50 ms": sync,
+            "fdatasync p99 ms": sync_p99,
             "p50, of relay + fdatasync": ours["p50"] / (bare["p50"] + sync),
             "p99, of p50": ours["p99"] / ours["p50"],
+            "p99, of the p99 of relay + fdatasync": ours["p99"] / (bare["p99"] + sync_p99),
         }
 
 
