@@ -74,19 +74,22 @@ class Records(SpoolDb):
 
     def read(self, execution_id: str, after_seq: int, budget: int, limit: int) -> list[Record]:
         """At least one record after ``after_seq`` if there is one; further ones within ``budget`` bytes."""
-        rows = self._all(
-            "SELECT r.seq, r.to_seq, r.kind, r.body, r.bytes FROM records r JOIN executions e ON e.no = r.no"
-            " WHERE e.execution_id = ? AND r.to_seq > ? ORDER BY r.seq LIMIT ?",
-            execution_id,
-            after_seq,
-            limit,
-        )
         found: list[Record] = []
-        for *record, size in rows:
-            if found and size > budget:
-                break
-            budget -= size
-            found.append(Record(*record))
+        try:
+            # Row by row, and no further than the budget goes: a thousand rows of a backlog are 16 MiB.
+            rows = self._db.execute(
+                "SELECT r.seq, r.to_seq, r.kind, r.body, r.bytes FROM records r JOIN executions e ON e.no = r.no"
+                " WHERE e.execution_id = ? AND r.to_seq > ? ORDER BY r.seq LIMIT ?",
+                (execution_id, after_seq, limit),
+            )
+            for *record, size in rows:
+                if found and size > budget:
+                    break
+                budget -= size
+                found.append(Record(*record))
+            rows.close()
+        except sqlite3.DatabaseError as error:
+            raise self._verdict(error) from error
         return found
 
     def acked(self, execution_id: str, seq: int) -> bool:
