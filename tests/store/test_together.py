@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from actors.law import requests as rq
-from actors.store.append import TEXT_BYTES
+from actors.store.append import LONG_BYTES, TEXT_BYTES
 from actors.store.contract import Appended, AppendItem, AppendRefused, AppendResult, EncodedEvent
 from tests.world import World
 
@@ -98,10 +98,12 @@ def test_decisions_between_items_are_made_in_the_order_of_the_group(three: World
     assert three.types("a")[-2:] == ["output", "execution.completed"]
 
 
-def test_whatever_a_text_may_hold_is_stored_word_for_word(three: World) -> None:
-    """The rows travel to SQLite as one JSON text: what is in them may not be touched on the way."""
+@pytest.mark.parametrize("long", [1, 4 * LONG_BYTES])
+def test_whatever_a_text_may_hold_is_stored_word_for_word(three: World, long: int) -> None:
+    """The rows travel to SQLite as one JSON text, long ones beside it: what is in them is not touched on the way."""
     said = (
         '{"text":"\\u0000 \\"quoted\\" \\\\ zß水🍌\\u2028 </script>"}',
+        '{"text":"' + "水🍌" * long + '"}',
         '{"n":-9007199254740991,"x":1e-300,"y":null}',
         "{}",
     )
@@ -109,12 +111,12 @@ def test_whatever_a_text_may_hold_is_stored_word_for_word(three: World) -> None:
     items = []
     for s in ("a", "b"):
         session_id, epoch, instance = three.connections[f"con_{s}"]
-        items.append(AppendItem(session_id, f"con_{s}", epoch, "e1", 2, 3, events, instance))
+        items.append(AppendItem(session_id, f"con_{s}", epoch, "e1", 2, 4, events, instance))
     three.append(*items)
     for s in ("a", "b"):
-        fragments = three.store.page(s, 0, 100).fragments[-3:]
+        fragments = three.store.page(s, 0, 100).fragments[-4:]
         assert [f.partition('"data":')[2] for f in fragments] == [data + "}" for data in said]
-        assert [e["ts_ms"] for e in three.events(s)[-3:]] == [1_700_000_000_000 + n for n in range(3)]
+        assert [e["ts_ms"] for e in three.events(s)[-4:]] == [1_700_000_000_000 + n for n in range(4)]
 
 
 def test_more_than_one_text_of_rows_is_whole(three: World) -> None:
