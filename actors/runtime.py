@@ -274,17 +274,15 @@ class SessionRay:
 
         settings = _begin(settings_json)
         self.inside = 0
-        hints = Hints()
         try:
             row = ActorRow(name, cluster, ulid(), *_me())
             kinds = {NODE: NodeActor, ORDER: OrderActor}
             kind = next((one for prefix, one in kinds.items() if name.startswith(prefix)), SessionActor)
-            self.actor = kind(_worker(settings, readers=1), row, settings.hibernate_after_s, hints)
+            self.actor = kind(_worker(settings, readers=1), row, settings.hibernate_after_s)
             await self.actor.open()
         except Exception as error:
             telemetry.emit("session.start.failed", name=name, error=error)
             os._exit(1)
-        hints.look()
         if settings.cells is None:  # a cell never leaves: others live in it
             check_s = min(1.0, settings.hibernate_after_s / 4)
             self.idle = asyncio.get_running_loop().create_task(self._leave_when_idle(check_s))
