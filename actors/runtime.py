@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import json
 import os
+import pickle
 import sys
 import time
 from collections import deque
@@ -115,7 +116,7 @@ class RayPort:
         handle = self.handles.get(name) or await self._found(name)
         try:
             async with asyncio.timeout_at(deadline):
-                outcome = await handle.perform.remote(request, key)
+                outcome = pickle.loads(await handle.perform.remote(pickle.dumps((request, key), 5)))
         except TimeoutError:
             raise
         except rx.RayTaskError as error:
@@ -287,10 +288,10 @@ class SessionRay:
             check_s = min(1.0, settings.hibernate_after_s / 4)
             self.idle = asyncio.get_running_loop().create_task(self._leave_when_idle(check_s))
 
-    async def perform(self, request: Request, key: IdempotencyKey | None) -> Outcome:
+    async def perform(self, asked: bytes) -> bytes:
         self.inside += 1
         try:
-            return await self.actor.perform(request, key)
+            return pickle.dumps(await self.actor.perform(*pickle.loads(asked)), 5)
         finally:
             self.inside -= 1
 
