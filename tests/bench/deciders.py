@@ -19,7 +19,10 @@ from tests.bench.peers import begin, create, enter, http_of, quantiles, ready, s
 
 
 async def control(o: dict[str, Any]) -> None:
-    """One session, `n` hellos and `n` interrupts, each of an execution of its own. Milliseconds."""
+    """One session, `n` hellos and `n` interrupts, each of an execution of its own. Milliseconds.
+
+    Each is timed alone: the end of the connection before is a decision too, and must not stand before it in the queue.
+    """
     sid, base = o["name"], o["base"]
     attempts = itertools.count(1)
     async with http_of(o) as http:
@@ -31,11 +34,11 @@ async def control(o: dict[str, Any]) -> None:
         await word()
         hellos, interrupts = [], []
         for _ in range(o["n"]):
-            old = ws
+            await ws.close()
+            await _left(http, f"{base}/v1/sessions/{sid}")
             known = [{"execution_id": "e0", "state": "running", "first_seq": 1, "last_seq": 1}]
             ws, hello_ack = await enter(http, base, sid, next(attempts), known)
             hellos.append(hello_ack["took_ms"])
-            await old.close()
         for k in range(o["n"]):
             eid = f"e{k}"
             if k:
@@ -53,6 +56,15 @@ async def control(o: dict[str, Any]) -> None:
             while (await until(ws, "ack"))["seq"] != 2:
                 continue
         tell({"hello": quantiles(hellos)["p50"], "interrupt": quantiles(interrupts)["p50"]})
+
+
+async def _left(http: Any, url: str) -> None:
+    """Until the end of the session's connection is decided."""
+    async with asyncio.timeout(30):
+        while True:
+            async with http.get(url) as answer:
+                if (await answer.json())["link"]["state"] != "connected":
+                    return
 
 
 async def _interrupt(http: Any, url: str, execution_id: str) -> None:
