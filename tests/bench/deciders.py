@@ -17,6 +17,8 @@ from aiohttp import web
 
 from tests.bench.peers import begin, create, enter, http_of, quantiles, ready, submit, tell, until, word
 
+REST_S = 0.01
+
 
 async def control(o: dict[str, Any]) -> None:
     """One session, `n` hellos and `n` interrupts, each of an execution of its own. Milliseconds.
@@ -77,7 +79,8 @@ async def _done(ws: Any, command: dict[str, Any]) -> None:
 
 
 async def ray_calls(o: dict[str, Any]) -> None:
-    """n calls of an empty method, one after the other, in the service's own cluster. Milliseconds."""
+    """n calls of an empty method, one after the other, in the service's own cluster; then a tenth as many, each after
+    a rest, as a decision has it. Milliseconds."""
     from actors.client import Client
 
     Client.connect(Path(o["data_dir"]))
@@ -91,13 +94,19 @@ async def ray_calls(o: dict[str, Any]) -> None:
     ray.get(actor.nothing.remote())
     ready()
     await word()
-    took = []
-    for _ in range(o["n"]):
-        began = time.perf_counter()
-        ray.get(actor.nothing.remote())
-        took.append((time.perf_counter() - began) * 1000)
+
+    def calls(n: int, rest_s: float) -> float:
+        took = []
+        for _ in range(n):
+            time.sleep(rest_s)
+            began = time.perf_counter()
+            ray.get(actor.nothing.remote())
+            took.append((time.perf_counter() - began) * 1000)
+        return quantiles(took)["p50"]
+
+    answer = {"p50": calls(o["n"], 0.0), "rested": calls(o["n"] // 10, REST_S)}
     ray.kill(actor)
-    tell(quantiles(took))
+    tell(answer)
 
 
 async def first_word(o: dict[str, Any]) -> None:
