@@ -18,17 +18,16 @@ from actors.telemetry import emit
 
 
 class SessionActor:
-    """name: `session/<id>` or `session-cell/<k>`. on_outcome: hints the gateways, after the commit; may be lost."""
+    """name: `session/<id>` or `session-cell/<k>`. It speaks to nobody: whoever asked has the outcome, and says it."""
 
     def __init__(
         self,
         worker: StoreWorker,
         row: ActorRow,
         hibernate_after_s: float,
-        on_outcome: Callable[[Outcome], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._worker, self.row, self._on_outcome, self._clock = worker, row, on_outcome, clock
+        self._worker, self.row, self._clock = worker, row, clock
         self._hibernate_after_s = hibernate_after_s
         self._in_flight = 0
         self._last_call = clock()
@@ -45,14 +44,12 @@ class SessionActor:
         self._in_flight += 1
         self._last_call = self._clock()
         try:
-            outcome = await self._worker.perform(request, key)
+            return await self._worker.perform(request, key)
         except HoldfastError as error:
             emit("actor.refused", name=self.row.name, code=error.code)
             raise
         finally:
             self._in_flight -= 1
-        self._on_outcome(outcome)
-        return outcome
 
     async def ping(self) -> ActorRow:
         return self.row

@@ -230,7 +230,7 @@ class Gateway:
     # ------------------------------------------------------------ from other processes
 
     def hint(self, subject: str, last_seq: int = 0, speech: Sequence[Speech] = ()) -> None:
-        """An actor committed something: rows up to last_seq, and what it said. Cheap, idempotent, may be lost."""
+        """The reaper had something decided: rows up to last_seq, and what it said. Cheap, idempotent, may be lost."""
         self.door.speak(Outcome(subject, Done(changed=True), tuple(speech), last_seq))
         self.door.commands_wait(subject)
 

@@ -17,9 +17,14 @@ from aiohttp import web
 
 from tests.bench.peers import begin, create, enter, http_of, quantiles, ready, submit, tell, until, word
 
+REST_S = 0.01
+
 
 async def control(o: dict[str, Any]) -> None:
-    """One session, `n` hellos and `n` interrupts, each of an execution of its own. Milliseconds."""
+    """One session, `n` hellos and `n` interrupts, each of an execution of its own. Milliseconds.
+
+    Each is timed alone: the end of the connection before is a decision too, and must not stand before it in the queue.
+    """
     sid, base = o["name"], o["base"]
     attempts = itertools.count(1)
     async with http_of(o) as http:
@@ -31,11 +36,11 @@ async def control(o: dict[str, Any]) -> None:
         await word()
         hellos, interrupts = [], []
         for _ in range(o["n"]):
-            old = ws
+            await ws.close()
+            await _left(http, f"{base}/v1/sessions/{sid}")
             known = [{"execution_id": "e0", "state": "running", "first_seq": 1, "last_seq": 1}]
             ws, hello_ack = await enter(http, base, sid, next(attempts), known)
             hellos.append(hello_ack["took_ms"])
-            await old.close()
         for k in range(o["n"]):
             eid = f"e{k}"
             if k:
@@ -55,6 +60,15 @@ async def control(o: dict[str, Any]) -> None:
         tell({"hello": quantiles(hellos)["p50"], "interrupt": quantiles(interrupts)["p50"]})
 
 
+async def _left(http: Any, url: str) -> None:
+    """Until the end of the session's connection is decided."""
+    async with asyncio.timeout(30):
+        while True:
+            async with http.get(url) as answer:
+                if (await answer.json())["link"]["state"] != "connected":
+                    return
+
+
 async def _interrupt(http: Any, url: str, execution_id: str) -> None:
     async with http.post(url, json={"execution_id": execution_id}) as answer:
         assert answer.status == 202, await answer.text()
@@ -65,7 +79,8 @@ async def _done(ws: Any, command: dict[str, Any]) -> None:
 
 
 async def ray_calls(o: dict[str, Any]) -> None:
-    """n calls of an empty method, one after the other, in the service's own cluster. Milliseconds."""
+    """n calls of an empty method, one after the other, in the service's own cluster; then a tenth as many, each after
+    a rest, as a decision has it. Milliseconds."""
     from actors.client import Client
 
     Client.connect(Path(o["data_dir"]))
@@ -79,13 +94,19 @@ async def ray_calls(o: dict[str, Any]) -> None:
     ray.get(actor.nothing.remote())
     ready()
     await word()
-    took = []
-    for _ in range(o["n"]):
-        began = time.perf_counter()
-        ray.get(actor.nothing.remote())
-        took.append((time.perf_counter() - began) * 1000)
+
+    def calls(n: int, rest_s: float) -> float:
+        took = []
+        for _ in range(n):
+            time.sleep(rest_s)
+            began = time.perf_counter()
+            ray.get(actor.nothing.remote())
+            took.append((time.perf_counter() - began) * 1000)
+        return quantiles(took)["p50"]
+
+    answer = {"p50": calls(o["n"], 0.0), "rested": calls(o["n"] // 10, REST_S)}
     ray.kill(actor)
-    tell(quantiles(took))
+    tell(answer)
 
 
 async def first_word(o: dict[str, Any]) -> None:

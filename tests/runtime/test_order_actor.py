@@ -98,12 +98,12 @@ async def test_each_request_goes_to_the_actor_of_its_order_or_node_or_is_decided
 
 @pytest.mark.parametrize("shell", [SessionActor, NodeActor, OrderActor])
 def test_an_actor_is_given_nothing_that_it_could_call_another_with(shell: type[SessionActor]) -> None:
-    """No mailbox, no port, no handle: so no two of them can wait for each other. (The import contract says it too.)"""
+    """No mailbox, no port, no handle, nobody to tell: so no two of them can wait for each other. (The import contract
+    says it too.)"""
     assert list(inspect.signature(shell.__init__).parameters)[1:] == [
         "worker",
         "row",
         "hibernate_after_s",
-        "on_outcome",
         "clock",
     ]
 

@@ -58,11 +58,8 @@ class OneAtATime:
         if name not in self.shells:
             kind = OrderActor if name.startswith(ORDER) else NodeActor
             row = ActorRow(name, "here", ulid(), 1, 1)
-            self.shells[name] = kind(self.house.worker, row, Settings().hibernate_after_s, self._hint)
+            self.shells[name] = kind(self.house.worker, row, Settings().hibernate_after_s)
         return self.shells[name]
-
-    def _hint(self, outcome: Outcome) -> None:
-        self.house.gateway.hint(outcome.session_id, outcome.last_seq, outcome.speech)
 
     async def _wait_for_the_others(self, outcome: Outcome, within_s: float) -> None:
         for report in upward_of(outcome.answer).tasks:

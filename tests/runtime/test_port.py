@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -23,9 +24,11 @@ from actors.pool import DaemonPool, PoolFull
 from actors.protocol.errors import HoldfastError, StorageUnavailable
 from actors.protocol.ids import ulid
 from actors.runtime import RayPort, placement_name
-from actors.store.contract import ActorRow, Outcome
+from actors.store.contract import ActorRow, IdempotencyKey, Outcome
 
 OUTCOME = Outcome("s", Done(changed=True), (), 7)
+REQUEST = Sweep(session_id="s", seed=ulid(), kind="grace", subject="1")
+KEY = IdempotencyKey("tok_1", "POST /v1/sessions", "k", "0" * 64)
 
 
 class Played:
@@ -35,7 +38,8 @@ class Played:
         self.does = does
         self.perform = self
 
-    def remote(self, request: Any, key: Any) -> Any:
+    def remote(self, asked: bytes) -> Any:
+        assert pickle.loads(asked) == (REQUEST, KEY)
         return self._perform() if not isinstance(self.does, rx.PendingCallsLimitExceeded) else self._refuse()
 
     def _refuse(self) -> Any:
@@ -44,7 +48,7 @@ class Played:
     async def _perform(self) -> Any:
         if isinstance(self.does, BaseException):
             raise self.does
-        return await self.does()
+        return pickle.dumps(await self.does())
 
 
 class Stage:
@@ -59,9 +63,8 @@ class Stage:
         self.forgotten.append((name, incarnation))
 
     async def call(self, within_s: float = 1.0) -> Outcome:
-        request = Sweep(session_id="s", seed=ulid(), kind="grace", subject="1")
         try:
-            return await self.port.call(request, None, within_s)
+            return await self.port.call(REQUEST, KEY, within_s)
         finally:
             await asyncio.sleep(0)  # the forgetting goes on behind
             await asyncio.sleep(0)

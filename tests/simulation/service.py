@@ -223,7 +223,7 @@ class ActorProcess:
         self.worker = world.parts.worker(self.process, world.disk, world.watchman)
         self.row = ActorRow(f"session/{session_id}", "ray", f"inc-{n}", 0, 0)
         self.born_at = world.kernel.now
-        self.actor = SessionActor(self.worker, self.row, HIBERNATE_S, world.hint, self.process.time)
+        self.actor = SessionActor(self.worker, self.row, HIBERNATE_S, self.process.time)
         self.open = False
         self.inside = 0
         self.process.create_task(self._live())

@@ -205,7 +205,7 @@ class World:
         return True
 
     def hint(self, outcome: Outcome) -> None:
-        """From an actor or the reaper to the gateway; one in ten is lost."""
+        """From the reaper to the gateway; one in ten is lost."""
         if self.kernel.rng.random() < 0.9 and (gateway := self.open_gateway()) is not None:
             self.kernel.after(self.kernel.latency(300, US, 0.01), gateway.hint, outcome)
 
