@@ -16,7 +16,7 @@ from actors.protocol.defaults import SPOOL_RESERVE_BYTES
 from wrapper.drivers.base import Item, dumps
 from wrapper.segments import Position
 from wrapper.spooldb import SpoolDb
-from wrapper.spoolfile import SpoolFull
+from wrapper.spoolfile import LOG_PAGES, SCARCE_LOG_PAGES, SpoolFull
 
 ROW_BYTES: Final = 64  # what a row costs beside its body
 CHUNK_ROWS: Final = 500  # rows deleted per transaction: a small write-ahead log, also when a backlog is acknowledged
@@ -35,14 +35,21 @@ class Record(NamedTuple):
     body: str
 
 
+def size_of(text: str) -> int:
+    """Bytes of it in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode("utf-8"))  # known already, where bytes are many
+
+
 class Records(SpoolDb):
+    _short_log = False
+
     def _last_seq(self, no: int) -> int:
         return int(self._one("SELECT last_seq FROM executions WHERE no = ?", no)[0])
 
     def _insert(self, no: int, rows: Iterable[tuple[str, str, int]]) -> int:
         seq = self._last_seq(no)
         for kind, body, span in rows:
-            size = len(body.encode("utf-8")) + ROW_BYTES
+            size = size_of(body) + ROW_BYTES
             self._db.execute(
                 "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)", (no, seq + 1, seq + span, kind, size, body)
             )
@@ -109,8 +116,7 @@ class Records(SpoolDb):
     def _tidy(self) -> None:
         """Gives room back to the disk, a step at a time: at once where it is scarce (the shim waits for it), else
         when it is worth the writing. Not having managed to is no harm."""
-        total, free = self._disk()
-        scarce = free < min(4 * SPOOL_RESERVE_BYTES, total * 3 // 4)
+        scarce = self._scarce(*self._disk())
         pages = self._one("PRAGMA freelist_count")[0]
         if pages < (SCARCE_PAGES if scarce else TIDY_PAGES):
             return
@@ -133,7 +139,9 @@ class Records(SpoolDb):
     def _delete(self, no: int, up_to: int) -> bool:
         """One chunk. True if there may be more."""
         rows = self._db.execute(
-            "SELECT seq, bytes FROM records WHERE no = ? AND to_seq <= ? ORDER BY seq LIMIT ?", (no, up_to, CHUNK_ROWS)
+            # (seq <= to_seq: said for the index, or each acknowledgement would look at the whole backlog)
+            "SELECT seq, bytes FROM records WHERE no = ? AND seq <= ? AND to_seq <= ? ORDER BY seq LIMIT ?",
+            (no, up_to, up_to, CHUNK_ROWS),
         ).fetchall()
         size = count = 0
         while count < len(rows) and size < CHUNK_BYTES:
@@ -187,7 +195,7 @@ class Records(SpoolDb):
             )
         else:
             kind, body = "gap", dumps({"bytes": size, "reason": "refused"})
-        new = len(body.encode("utf-8")) + ROW_BYTES
+        new = size_of(body) + ROW_BYTES
         with self._writing():
             self._db.execute(
                 "UPDATE records SET kind = ?, bytes = ?, body = ? WHERE no = ? AND seq = ?", (kind, new, body, no, seq)
@@ -201,17 +209,26 @@ class Records(SpoolDb):
         disk = os.statvfs(self.dir)
         return disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize
 
+    def _scarce(self, total: int, free: int) -> bool:
+        """Whether the disk is nearly full. Then the log is kept short from here on."""
+        scarce = free < min(4 * SPOOL_RESERVE_BYTES, total * 3 // 4)
+        if scarce != self._short_log:
+            self._all(f"PRAGMA wal_autocheckpoint={SCARCE_LOG_PAGES if scarce else LOG_PAGES}")
+            self._short_log = scarce
+        return scarce
+
     def room(self) -> bool:
         """May output be taken in? The reserve is for control and final records, on the disk as in the count."""
         if self.bytes + self.reserve_bytes > self.limit_bytes and not (self.policy == "trim" and self._trim()):
             return False
         total, free = self._disk()
+        self._scarce(total, free)
         reserve = min(SPOOL_RESERVE_BYTES, total // 4)
         if free > reserve:
             return True
         # What was forgotten leaves room inside the file; only the write-ahead log needs the disk then.
         inside = self._one("PRAGMA freelist_count")[0] * self._one("PRAGMA page_size")[0]
-        return bool(free > reserve // 4 and free + inside > reserve)
+        return bool(free > reserve // 2 and free + inside > reserve)
 
     def _trim(self) -> bool:
         """Drops the oldest output, a chunk at a time; an explicit gap stands for it. True if there is room then."""

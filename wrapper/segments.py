@@ -11,7 +11,9 @@ from typing import Final, NamedTuple
 
 from wrapper.shim import HEADER_BYTES, STDOUT, segment_name
 
-BATCH_BYTES: Final = 256 << 10  # one spool transaction's worth: bounds memory and the time the spool is busy
+# One spool transaction's worth, and one fsync for it: bounds memory and the time that the spool is busy. With what the
+# log holds until a checkpoint on a scarce disk (spoolfile), it fits what `room` leaves free.
+BATCH_BYTES: Final = 512 << 10
 
 
 class Position(NamedTuple):

@@ -23,6 +23,10 @@ from wrapper.shim import fsync_dir
 
 SCHEMA_VERSION: Final = 1
 Connect = Callable[..., sqlite3.Connection]
+# Pages in the write-ahead log (4 MiB) before they are copied into the file: what comes and is acknowledged within it is
+# copied once for all. Where the disk is scarce (1 MiB), because the log is what still needs it there.
+LOG_PAGES: Final = 1024
+SCARCE_LOG_PAGES: Final = 256
 CHECK_BYTES: Final = 16 << 20  # a whole-file check only while it costs milliseconds
 MARKER: Final = "broken"  # left by a wrapper that met corruption while it ran
 
@@ -146,7 +150,7 @@ def _connect(path: str, connect: Connect) -> sqlite3.Connection:
         "locking_mode=EXCLUSIVE",
         "journal_mode=WAL",
         "synchronous=FULL",
-        "wal_autocheckpoint=256",
+        f"wal_autocheckpoint={LOG_PAGES}",
         "temp_store=MEMORY",
         "secure_delete=OFF",  # on in some builds: forgetting a record would write as much as the record
     )

@@ -21,7 +21,7 @@ from wrapper.drivers.base import Item
 from wrapper.ladder import begin
 from wrapper.segments import Position
 from wrapper.spool import Spool
-from wrapper.spoolfile import SpoolError
+from wrapper.spoolfile import LOG_PAGES, SCARCE_LOG_PAGES, SpoolError
 
 LIMIT_BYTES = {"block": 400_000, "trim": 40_000}
 SESSION = "ses_1"
@@ -84,7 +84,10 @@ class Spooling:
         """full False: the control, whose spool does not sync its log."""
         self.folder, self.scribe, self.rng, self.policy = folder, scribe, random.Random(seed), policy
         # More checkpoints in a short run; the statement is otherwise the product's.
-        swaps = {"PRAGMA wal_autocheckpoint=256": "PRAGMA wal_autocheckpoint=30"}
+        swaps = {
+            f"PRAGMA wal_autocheckpoint={pages}": "PRAGMA wal_autocheckpoint=30"
+            for pages in (LOG_PAGES, SCARCE_LOG_PAGES)
+        }
         if not full:
             swaps["PRAGMA synchronous=FULL"] = "PRAGMA synchronous=NORMAL"
         self.connect = connector(scribe, sqlite3, lambda sql: swaps.get(sql, sql))

@@ -196,6 +196,26 @@ def test_trim_drops_the_oldest_output_only_and_says_so_in_one_gap(tmp_path: Path
     spool.close()
 
 
+def test_a_frame_costs_as_much_before_a_long_backlog_as_before_a_short_one(spool: Spool) -> None:
+    """To read what is sent next, and to forget what was acknowledged, in steps of SQLite's machine."""
+    no = running(spool)
+    steps: list[int] = []
+    spool._db.set_progress_handler(lambda: steps.append(1), 10)
+
+    def frame(after: int) -> int:
+        steps.clear()
+        assert len(spool.read("exe_1", after, 26_000, 1000)) == 5
+        spool.acked("exe_1", after + 5)
+        return len(steps)
+
+    spool.append(no, [output("x" * 5000)] * 20, AT, {})
+    spool.acked("exe_1", 1)
+    short = frame(1)
+    spool.append(no, [output("x" * 5000)] * 2000, AT, {})
+    assert frame(6) <= short + 5
+    spool._db.set_progress_handler(None, 0)
+
+
 def test_a_spool_that_was_drained_gives_the_disk_back(spool: Spool) -> None:
     no = running(spool)
     for _ in range(30):
