@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from actors.protocol.defaults import EVENTS_PER_FRAME
 from wrapper.link import Plan
-from wrapper.records import Record
+from wrapper.records import Record, size_of
 
 EVENTS: Final = ("output", "event")
 
@@ -35,7 +35,7 @@ def pack(plan: Plan, records: Sequence[Record], last_seq: int, pid: int | None) 
         nonlocal group, size
         if group:
             first = at - len(group) + 1
-            frames.append(_frame("events", plan.execution_id, first, at, f',"events":[{",".join(group)}]'))
+            frames.append(_frame("events", plan.execution_id, first, at, ',"events":[', ",".join(group), "]"))
             group, size = [], 0
 
     def missing(before: int) -> None:
@@ -52,7 +52,7 @@ def pack(plan: Plan, records: Sequence[Record], last_seq: int, pid: int | None) 
         if record.seq > at + 1:
             missing(record.seq)
         if record.kind in EVENTS:
-            cost = len(record.body.encode("utf-8")) + 1
+            cost = size_of(record.body) + 1
             if group and (plan.single or size + cost > plan.budget_bytes or len(group) >= EVENTS_PER_FRAME):
                 close()
             group.append(record.body)
@@ -82,6 +82,6 @@ def _fields(kind: str, execution_id: str, first: int, last: int, body: str) -> P
     return _frame(kind, execution_id, first, last, f",{body[1:-1]}")
 
 
-def _frame(kind: str, execution_id: str, first: int, last: int, rest: str) -> Packed:
-    text = f'{{"type":"{kind}","execution_id":"{execution_id}","seq":{first}{rest}}}'
-    return Packed(first, last, text, len(text.encode("utf-8")))
+def _frame(kind: str, execution_id: str, first: int, last: int, *rest: str) -> Packed:
+    text = "".join((f'{{"type":"{kind}","execution_id":"{execution_id}","seq":{first}', *rest, "}"))
+    return Packed(first, last, text, size_of(text))

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from actors.protocol.defaults import CHUNK_BYTES
 from actors.protocol.frames import Approval, Event
 from wrapper.drivers import driver
-from wrapper.drivers.base import Fed
+from wrapper.drivers.base import Fed, Output, output
+from wrapper.drivers.base import event as spelled
 from wrapper.segments import Piece
 
 CALM = settings(deadline=None, suppress_health_check=list(HealthCheck))  # the machine is shared
@@ -91,6 +92,13 @@ def test_all_chunks_together_are_the_bytes(speaks: object, pieces: list[tuple[st
 def test_the_bytes_survive_the_end_of_a_chunk(short: int, data: bytes, twice: bool) -> None:
     whole = (b"a" * (CHUNK_BYTES - short) + data) * (1 + twice)
     assert joined(feed(PLAIN, ("stdout", whole)), "stdout") == whole
+
+
+@CALM
+@given(st.text(max_size=40) | st.text(st.characters(max_codepoint=0x7F), max_size=40), st.sampled_from(Output.HELD))
+@example("".join(map(chr, range(0x81))) + "\\u0000 \\\\n", "stdout")
+def test_an_output_is_spelled_as_the_standard_library_spells_it(text: str, stream: str) -> None:
+    assert output(stream, 7, text.encode()) == spelled("output", 7, {"stream": stream, "text": text})
 
 
 # ---------------------------------------------------------------- jsonl

@@ -49,6 +49,22 @@ def dumps(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
+# What JSON escapes, the backslash first. To look for each of them in 16 KiB takes a third of looking at each character.
+_ESCAPES: Final = tuple((bytes([code]), dumps(chr(code))[1:-1].encode()) for code in (0x5C, 0x22, *range(0x20)))
+
+
+def output(stream: str, ts_ms: int, chunk: bytes) -> str:
+    """An `output` event of these bytes, word for word as `event` writes it: text if all of it is UTF-8, else base64."""
+    escaped = chunk
+    for raw, instead in _ESCAPES:
+        if raw in escaped:
+            escaped = escaped.replace(raw, instead)
+    try:
+        return f'{{"type":"output","ts_ms":{ts_ms},"data":{{"stream":"{stream}","text":"{escaped.decode("utf-8")}"}}}}'
+    except UnicodeDecodeError:
+        return event("output", ts_ms, {"stream": stream, "base64": base64.b64encode(chunk).decode("ascii")})
+
+
 def event(kind: str, ts_ms: int, data: Mapping[str, Any]) -> str:
     return dumps({"type": kind, "ts_ms": ts_ms, "data": data})
 
@@ -116,9 +132,5 @@ class Output:
             if not chunk:
                 break
             at += len(chunk)
-            try:
-                payload = {"stream": stream, "text": chunk.decode("utf-8")}
-            except UnicodeDecodeError:
-                payload = {"stream": stream, "base64": base64.b64encode(chunk).decode("ascii")}
-            self.items.append(Item("output", event("output", ts_ms, payload)))
+            self.items.append(Item("output", output(stream, ts_ms, chunk)))
         self.held[stream] = data[at:]
