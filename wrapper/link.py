@@ -39,6 +39,7 @@ from wrapper.effects import (
 ACK_DEADLINE_S: Final = 30.0  # a peer that takes frames and acknowledges none for this long is as good as gone
 SMALLEST_FRAME_BYTES: Final = 128 << 10  # above every output record, escaped at its worst
 ENVELOPE_BYTES: Final = 512  # what a frame costs beside its records
+FRAMES_PER_WINDOW: Final = 2  # one is on its way while the other is committed and acknowledged: no stop-and-wait
 STRIKES: Final = 3  # a record refused this often, replacements included, is left until the next connection
 
 
@@ -308,7 +309,7 @@ class Link:
         room = self.window_bytes - flying
         if flying and room < self.window_bytes // 8:
             return None  # crumbs: wait for an ack rather than send many tiny frames
-        budget = min(room, self.max_frame_bytes - ENVELOPE_BYTES)
+        budget = min(room, self.window_bytes // FRAMES_PER_WINDOW, self.max_frame_bytes - ENVELOPE_BYTES)
         for execution_id, cursor in self.cursors.items():
             if cursor.sent_seq < cursor.last_seq and not cursor.stuck:
                 single = cursor.sent_seq < cursor.single_until

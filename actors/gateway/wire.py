@@ -19,7 +19,7 @@ from actors.gateway.limits import Pace
 
 Clock = Callable[[], float]
 
-BACKLOG_BYTES: Final = 256 << 10  # one window: what a healthy peer on a bad line may still have to take
+BACKLOG_BYTES: Final = 256 << 10  # what a healthy peer on a bad line may still have to take
 BACKLOG_MAX_BYTES: Final = 8 << 20  # a few of the largest frames; beyond it the peer costs us memory
 CLOSE_WAIT_S: Final = 2.0  # for the peer's own close frame; it has nothing more to say that counts
 

@@ -219,6 +219,16 @@ def test_a_server_that_forgot_gets_a_gap_for_what_is_gone() -> None:
     assert link.on_sent(plan, gap.first, gap.last, gap.size, 0.0) and link.on_sent(plan, 501, 501, 1, 0.0)
 
 
+def test_a_frame_is_half_a_window_so_that_one_travels_while_the_other_is_committed() -> None:
+    link = live(RUNNING, window_bytes=1000)
+    plan = link.plan()
+    assert plan is not None and plan.budget_bytes == 500
+    assert link.on_sent(plan, 1, 1, 500, 0.0)
+    plan = link.plan()
+    assert plan is not None and plan.budget_bytes == 500
+    assert link.on_sent(plan, 2, 2, 500, 0.0) and link.plan() is None
+
+
 def test_at_most_a_window_is_in_flight_but_a_larger_record_goes_alone() -> None:
     link = live(RUNNING, window_bytes=100)
     plan = link.plan()
