@@ -18,7 +18,6 @@ import aiohttp
 from tests.bench import proc
 from tests.bench.peers import (
     TEXT,
-    WINDOW,
     connect,
     ends,
     frame_of,
@@ -35,10 +34,12 @@ from tests.bench.peers import (
 OUTPUT = '"type":"output"'
 
 
-async def send_one(ws: aiohttp.ClientWebSocketResponse, total: int, per_frame: int, until: float = 0.0) -> int:
+async def send_one(
+    ws: aiohttp.ClientWebSocketResponse, window: int, total: int, per_frame: int, until: float = 0.0
+) -> int:
     """`total` records, or until a moment. Returns how many are acknowledged."""
     size = len(frame_of(1_000_000, per_frame))
-    frames_in_window = max(1, WINDOW // size)
+    frames_in_window = max(1, window // size)
     acked, last, room = 1, 0, asyncio.Event()
 
     async def read() -> None:
@@ -88,7 +89,7 @@ async def send(o: dict[str, Any]) -> None:
             began = time.time()
             until = began + o["seconds"] if "seconds" in o else 0.0
             total = o.get("total", 1 << 40)
-            sent = sum(await asyncio.gather(*(send_one(ws, total, o["per_frame"], until) for ws in sockets)))
+            sent = sum(await asyncio.gather(*(send_one(*socket, total, o["per_frame"], until) for socket in sockets)))
             assert "seconds" in o or sent == total * len(sockets), "not everything was acknowledged"
         tell({"began": began, "ended": time.time(), "acked": sent})
 
@@ -135,7 +136,7 @@ async def pace(o: dict[str, Any]) -> None:
             if relay:
                 sink = await connect(http, f"{relay}/out/{sid}")
                 return await connect(http, f"{relay}/in/{sid}"), sink
-            source = await opened(http, o["base"], sid)
+            source, _ = await opened(http, o["base"], sid)
             return source, await watching(http, o["base"], sid)
 
         pairs = await in_turn(pair, o["names"])

@@ -18,7 +18,6 @@ from typing import Any
 
 import aiohttp
 
-WINDOW = 256 << 10
 TEXT = "0123456789012345678901234567890123456789"
 PAUSE_S = 0.1
 AT_ONCE = 64  # connects or requests at a time: a crowd that comes through a door, not a flood of half-open sockets
@@ -80,13 +79,13 @@ async def until(ws: aiohttp.ClientWebSocketResponse, *types: str) -> dict[str, A
         assert frame["type"] in ("command", "ack"), frame
 
 
-async def opened(http: aiohttp.ClientSession, base: str, sid: str) -> aiohttp.ClientWebSocketResponse:
-    """A session with a running execution e1, and its socket."""
+async def opened(http: aiohttp.ClientSession, base: str, sid: str) -> tuple[aiohttp.ClientWebSocketResponse, int]:
+    """A session with a running execution e1: its socket, and the window that it was told."""
     await create(http, base, sid)
     await submit(http, base, sid)
-    ws, _ = await enter(http, base, sid)
+    ws, hello_ack = await enter(http, base, sid)
     await begin(ws)
-    return ws
+    return ws, hello_ack["window_bytes"]
 
 
 async def in_turn(work: Any, items: Any, at_once: int = AT_ONCE) -> list[Any]:
