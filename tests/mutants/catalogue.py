@@ -659,8 +659,8 @@ CATALOGUE: Final[tuple[Mutant, ...]] = (
         "a record that is acknowledged in part is forgotten",
         "G2",
         "wrapper/records.py",
-        "FROM records WHERE no = ? AND to_seq <= ? ORDER BY seq LIMIT ?",
-        "FROM records WHERE no = ? AND seq <= ? ORDER BY seq LIMIT ?",
+        "AND seq <= ? AND to_seq <= ? ORDER BY seq LIMIT ?",
+        "AND seq <= ? AND seq <= ? ORDER BY seq LIMIT ?",
         (KEPT + "test_a_gap_that_is_acknowledged_in_part_is_kept",),
     ),
     Mutant(
