@@ -346,6 +346,14 @@ class Subscription:
         self._asked = _Asked(self.cursor, feed.head, feed.batches, asyncio.ensure_future(page), ahead)
         return self._asked
 
+    def _ask_ahead(self) -> None:
+        """While this page is sent. If there is no room for it, or the store has none, it is asked for when wanted."""
+        if self.feed.ahead.take():
+            try:
+                self._ask(ahead=True)
+            except HoldfastError:
+                self.feed.ahead.free += 1
+
     def _put_away(self) -> None:
         if self._asked is not None:
             asked, self._asked = self._asked, None
@@ -377,8 +385,8 @@ class Subscription:
         self.cursor = max(self.cursor, page.scanned_to)
         if isinstance(page, Spelled):
             self._over |= page.last_type == CLOSING_TYPE
-            if self.cursor < page.last_seq and self.feed.ahead.take():
-                self._ask(ahead=True)
+            if self.cursor < page.last_seq:
+                self._ask_ahead()
             return Batch((), self._caught_up, _frame(page.joined, self._caught_up)) if page.joined else None
         entries = entries_of(zip(page.seqs, page.types, page.execution_ids, page.fragments, strict=True))
         self._over |= bool(entries) and entries[-1].type == CLOSING_TYPE

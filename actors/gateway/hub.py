@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
 from actors.gateway.feed import AHEAD_MAX, PAGE_LIMIT, Feed, Slots, Subscription, entries_of
@@ -131,14 +131,14 @@ class Hub:
         if not (feed.subscribers or feed.arriving) and self.feeds.get(feed.session_id) is feed:
             del self.feeds[feed.session_id]
 
-    async def _page(self, session_id: str, after_seq: int, types: tuple[str, ...], execution_id: str | None) -> Page:
-        return await self._worker.read(
+    def _page(
+        self, session_id: str, after_seq: int, types: tuple[str, ...], execution_id: str | None
+    ) -> Awaitable[Page]:
+        return self._worker.read(
             lambda store: store.page(
                 session_id, after_seq, PAGE_LIMIT, types=types, execution_id=execution_id, max_bytes=FEED_BYTES
             )
         )
 
-    async def _spelled(self, session_id: str, after_seq: int) -> Spelled:
-        return await self._worker.read(
-            lambda store: store.spelled(session_id, after_seq, PAGE_LIMIT, max_bytes=FEED_BYTES)
-        )
+    def _spelled(self, session_id: str, after_seq: int) -> Awaitable[Spelled]:
+        return self._worker.read(lambda store: store.spelled(session_id, after_seq, PAGE_LIMIT, max_bytes=FEED_BYTES))

@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -95,13 +95,14 @@ class StoreWorker:
         result: T = await self._asked(fn)
         return result
 
-    async def read(self, fn: Callable[[Store], T]) -> T:
+    def read(self, fn: Callable[[Store], T]) -> Awaitable[T]:
+        """Begins at once, whenever it is awaited. Raises StorageUnavailable."""
         future: Future[T] = Future()
         try:
             self._reads.put_nowait((fn, future))
         except queue.Full:
             raise StorageUnavailable("too many reads are waiting") from None
-        return await asyncio.wrap_future(future)
+        return asyncio.wrap_future(future)
 
     async def close(self) -> None:
         """Commits what was queued, then ends the threads."""
