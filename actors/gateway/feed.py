@@ -19,9 +19,8 @@ from actors.protocol.defaults import FEED_BYTES, FEED_EVENTS, PAGE_EVENTS
 from actors.protocol.errors import HoldfastError
 from actors.store.contract import Page, Spelled
 
-AHEAD_MAX: Final = (
-    16  # pages read ahead of their readers, in the whole gateway: a stalled reader keeps his for SLOW_CONSUMER_S
-)
+# Pages read ahead of their readers in the whole gateway: a stalled reader keeps his until he is closed.
+AHEAD_MAX: Final = 16
 FLEETING_MAX: Final = 64  # ephemeral frames waiting for one subscriber; they are dropped first
 CLOSING_TYPE: Final = "session.closed"  # the last event of a deleted session
 
