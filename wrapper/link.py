@@ -40,6 +40,11 @@ ACK_DEADLINE_S: Final = 30.0  # a peer that takes frames and acknowledges none f
 SMALLEST_FRAME_BYTES: Final = 128 << 10  # above every output record, escaped at its worst
 ENVELOPE_BYTES: Final = 512  # what a frame costs beside its records
 FRAMES_PER_WINDOW: Final = 2  # one is on its way while the other is committed and acknowledged: no stop-and-wait
+# A frame must pass before the silence counts as a dead line (ping + pong, 10 s). So they begin small, which a line of
+# 7 KB/s carries in time, and grow while an answer comes quickly; a new connection begins again.
+FIRST_FRAME_BYTES: Final = 64 << 10
+QUICK_S: Final = 0.5
+FRAMES_IN_FLIGHT: Final = 4  # and so on a slow line: a final or a heartbeat waits behind them, not behind a window
 STRIKES: Final = 3  # a record refused this often, replacements included, is left until the next connection
 
 
@@ -99,6 +104,7 @@ class Link:
         self.cursors: dict[str, Cursor] = {}
         self.window_bytes = WINDOW_BYTES
         self.max_frame_bytes = MAX_FRAME_BYTES
+        self.frame_bytes = FIRST_FRAME_BYTES  # as large as this line has shown to carry
         self._backoff = Backoff(backoff_s, jitter)
         self._progress_at = 0.0
         self._told: dict[str, Known] = {}
@@ -200,6 +206,7 @@ class Link:
                 effects += self._directive(execution_id, one, now)
         self.phase = Phase.LIVE
         self._progress_at = now
+        self.frame_bytes = FIRST_FRAME_BYTES
         self._backoff.on_live(now)
         heartbeat_s = float(frame.get("heartbeat_interval_s") or HEARTBEAT_S)
         return [*effects, Send({"type": "ready"}), Live(heartbeat_s, float(frame.get("grace_s") or 0.0))]
@@ -228,7 +235,15 @@ class Link:
         cursor = self.cursors.get(execution_id)
         if cursor is None or seq <= cursor.acked_seq:
             return []
+        self._pace(sum(size for _, last, size in cursor.flight if last <= seq), now - self._progress_at)
         return self._settle(execution_id, seq, cursor.last_seq, now)
+
+    def _pace(self, size: int, took_s: float) -> None:
+        """So many bytes were acknowledged so long after the progress before."""
+        if took_s > QUICK_S:
+            self.frame_bytes = max(FIRST_FRAME_BYTES, self.frame_bytes // 2)
+        elif size >= self.frame_bytes // 2:  # small ones say nothing of what the line carries
+            self.frame_bytes = min(2 * self.frame_bytes, max(FIRST_FRAME_BYTES, self.window_bytes // FRAMES_PER_WINDOW))
 
     def _settle(self, execution_id: str, acked: int, told: int, now: float, *, final: bool = False) -> list[Effect]:
         """The server has everything up to ``acked``."""
@@ -306,10 +321,11 @@ class Link:
         if self.phase is not Phase.LIVE:
             return None
         flying = self.in_flight()
-        room = self.window_bytes - flying
-        if flying and room < self.window_bytes // 8:
+        frame = min(self.frame_bytes, self.window_bytes // FRAMES_PER_WINDOW)
+        room = min(self.window_bytes, FRAMES_IN_FLIGHT * self.frame_bytes) - flying
+        if flying and room < frame:
             return None  # crumbs: wait for an ack rather than send many tiny frames
-        budget = min(room, self.window_bytes // FRAMES_PER_WINDOW, self.max_frame_bytes - ENVELOPE_BYTES)
+        budget = min(room, frame, self.max_frame_bytes - ENVELOPE_BYTES)
         for execution_id, cursor in self.cursors.items():
             if cursor.sent_seq < cursor.last_seq and not cursor.stuck:
                 single = cursor.sent_seq < cursor.single_until

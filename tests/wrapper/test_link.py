@@ -8,6 +8,7 @@ import random
 import pytest
 
 from actors.protocol.codes import CLOSE_CODES
+from actors.protocol.defaults import WRAPPER_PING_S, WRAPPER_PONG_S
 from wrapper.effects import (
     Abort,
     Acked,
@@ -23,7 +24,7 @@ from wrapper.effects import (
     Send,
     Stop,
 )
-from wrapper.link import ACK_DEADLINE_S, Link, Phase, Plan
+from wrapper.link import ACK_DEADLINE_S, FIRST_FRAME_BYTES, FRAMES_IN_FLIGHT, Link, Phase, Plan
 from wrapper.packing import pack
 from wrapper.records import Record
 
@@ -229,13 +230,62 @@ def test_a_frame_is_half_a_window_so_that_one_travels_while_the_other_is_committ
     assert link.on_sent(plan, 2, 2, 500, 0.0) and link.plan() is None
 
 
+def over_a_line(link: Link, bytes_per_s: float, turns: int) -> list[tuple[int, float]]:
+    """A backlog over a line of this speed, a frame after the other: the size of each and how long it took to pass."""
+    now = free_at = 0.0
+    waiting: list[tuple[int, int, float]] = []  # last, size, when its acknowledgement comes
+    passed: list[tuple[int, float]] = []
+    for _ in range(turns):
+        while (plan := link.plan()) is not None:
+            last, size = plan.after_seq + 1, plan.budget_bytes
+            link.note("exe_1", last + 1)
+            assert link.on_sent(plan, last, last, size, now)
+            free_at = max(free_at, now) + size / bytes_per_s
+            waiting.append((last, size, free_at + 0.005))
+        last, size, at = waiting.pop(0)
+        passed.append((size, at - now))
+        now = at
+        assert not link.on_tick(now - 0.001)
+        link.on_frame(link.attempt, {"type": "ack", "execution_id": "exe_1", "seq": last}, now)
+    return passed
+
+
+@pytest.mark.parametrize("bytes_per_s", [7_000, 20_000, 100_000])
+def test_on_a_slow_line_something_comes_back_before_it_counts_as_dead(bytes_per_s: int) -> None:
+    passed = over_a_line(live(RUNNING), bytes_per_s, 40)
+    assert max(took for _, took in passed) < WRAPPER_PING_S + WRAPPER_PONG_S
+    assert sum(size for size, _ in passed[-FRAMES_IN_FLIGHT:]) <= FRAMES_IN_FLIGHT * max(FIRST_FRAME_BYTES, bytes_per_s)
+
+
+def test_frames_grow_to_half_a_window_while_answers_come_quickly_and_begin_small_on_a_new_connection() -> None:
+    link = live(RUNNING)
+    sizes = [size for size, _ in over_a_line(link, 50e6, 40)]
+    assert sizes[0] == FIRST_FRAME_BYTES and sizes[-1] == link.window_bytes // 2
+    assert sizes == sorted(sizes)
+    link.on_close(link.attempt, None, "", 1.0)
+    attempt = link.open()
+    link.on_open(attempt, (RUNNING,), 0, 1, False)
+    link.on_frame(attempt, hello_ack(("exe_1", "resume", 0)), 1.0)
+    plan = link.plan()
+    assert plan is not None and plan.budget_bytes == FIRST_FRAME_BYTES
+
+
+def test_small_frames_that_pass_quickly_do_not_make_large_ones() -> None:
+    link = live(RUNNING)
+    for seq in range(1, 5):
+        plan = link.plan()
+        assert plan is not None and link.on_sent(plan, seq, seq, 200, 0.0)
+        link.on_frame(1, {"type": "ack", "execution_id": "exe_1", "seq": seq}, 0.01)
+    assert link.frame_bytes == FIRST_FRAME_BYTES
+
+
 def test_at_most_a_window_is_in_flight_but_a_larger_record_goes_alone() -> None:
     link = live(RUNNING, window_bytes=100)
     plan = link.plan()
-    assert plan is not None and link.on_sent(plan, 1, 1, 60, 0.0)
+    assert plan is not None and link.on_sent(plan, 1, 1, 40, 0.0)
     plan = link.plan()
-    assert plan is not None and plan.budget_bytes == 40
-    assert not link.on_sent(plan, 2, 2, 60, 0.0)
+    assert plan is not None and plan.budget_bytes == 50
+    assert not link.on_sent(plan, 2, 2, 70, 0.0)
     link.on_frame(1, {"type": "ack", "execution_id": "exe_1", "seq": 1}, 0.0)
     plan = link.plan()
     assert plan is not None and link.on_sent(plan, 2, 2, 600, 0.0)
