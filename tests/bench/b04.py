@@ -27,6 +27,7 @@ def measure(bench: Bench) -> Iterator[Figures]:
             yield {
                 "events/s": ours["n"] / ours["seconds"],
                 "of the rate asked for": ours["n"] / ours["seconds"] / (sessions * RATE),
+                "wrappers told to come later": ours["closed"],
                 "p50 ms": ours["p50"],
                 "p99 ms": ours["p99"],
                 "p99, of B3's p50": ours["p99"] / calm["p50"],
