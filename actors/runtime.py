@@ -50,7 +50,7 @@ BORN_S = 30.0  # 0.36 s alone, 13 s when fifty come at once
 WAKES_AT_ONCE = 1  # starting a worker takes all of a core for 0.3 s; more at once starve the gateway
 WAKE_REST = 1.0  # after a wake, this many times its length without one: half a core is left to those who work
 WAKES_WAITING = 256  # a wake that is dropped costs nothing: the transition runs without the actor
-YOUNG = 10_000  # objects between two looks of the collector; Python's 700 are two groups of events
+YOUNG = 10_000  # objects between two looks of the collector; Python's 700 come together with every group or two
 PENDING_CALLS = 1000  # to one actor, unanswered; past it hints are dropped and calls decided elsewhere
 
 Forget = Callable[[str, str], Awaitable[object]]
@@ -437,8 +437,8 @@ def _begin(settings_json: str) -> Settings:
 
 
 def _settle() -> None:
-    """What stands now (Ray, aiohttp, pydantic: some 100,000 objects) stays: the collector no longer walks it, which it
-    did for a fifth of a saturated gateway's time."""
+    """What stands now (Ray, aiohttp, pydantic: some 100,000 objects) stays: the collector no longer walks it, where it
+    had a fifth of the samples that held a saturated gateway's interpreter."""
     gc.freeze()
     gc.set_threshold(YOUNG, 10, 10)
 

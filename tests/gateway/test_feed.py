@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import random
 from typing import Any
@@ -245,14 +246,30 @@ async def test_what_was_read_ahead_is_put_away_when_the_ring_was_quicker() -> No
 
 
 async def test_a_page_ahead_that_fails_is_an_error_of_its_reader_only() -> None:
+    complaints: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, said: complaints.append(said))
     log = Log(20)
-    feed = log.feed(ahead=1)
+
+    async def spell(session_id: str, after: int) -> Spelled:
+        log.deleted |= after > 0  # it goes while its first page is sent
+        return await log.spell(session_id, after)
+
+    feed = Feed("s", log.page, spell, ahead=Slots(1))
     cursor, leaves = (subscribe(feed, log, after_seq=0, as_frames=True) for _ in range(2))
     await told(leaves, 1)
-    log.deleted = True
     await asyncio.sleep(0)
     leaves.close()  # with the error that nobody will look at
     assert await told(cursor, 2) == [CaughtUp(0), Gone()] and feed.ahead.free == 1
+    gc.collect()
+    assert not complaints
+
+
+async def test_whoever_has_read_the_closing_event_needs_no_hint_of_it() -> None:
+    log = Log(3)
+    cursor = subscribe(log.feed(), log, after_seq=0)
+    log.rows.append(Entry(4, "session.closed", None, '{"seq":4}'))
+    steps = await told(cursor, 3)
+    assert seqs(steps) == [1, 2, 3, 4] and steps[-1] == Gone()
 
 
 async def test_filters_move_the_cursor_over_what_they_leave_out() -> None:
