@@ -49,7 +49,12 @@ ONLY_S = 10.0  # a predecessor's process is gone in milliseconds
 BORN_S = 30.0  # 0.36 s alone, 13 s when fifty come at once
 WAKES_AT_ONCE = 1  # starting a worker takes all of a core for 0.3 s; more at once starve the gateway
 WAKE_REST = 1.0  # after a wake, this many times its length without one: half a core is left to those who work
+WAKE_BELOW = 0.5  # of a core; a process that works more has no time for wakes, and decides by itself as quickly
+WAKE_LOOK_S = 1.0  # between two looks at that
 WAKES_WAITING = 256  # a wake that is dropped costs nothing: the transition runs without the actor
+# Seconds after which a thread that waits for the interpreter is given it, instead of 0.005. The writer asks for
+# it after each statement of a group: 40 of 60 ms of a large group were waiting beside a busy loop.
+HANDOVER_S = 0.0005
 YOUNG = 10_000  # objects between two looks of the collector; Python's 700 come together with every group or two
 PENDING_CALLS = 1000  # to one actor, unanswered; past it hints are dropped and calls decided elsewhere
 
@@ -80,6 +85,7 @@ class RayPort:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._pool = DaemonPool("ray-control")
         self._asked_at, self._answered_at = 0.0, time.monotonic()
+        self._share = processes.Share()
 
     def believe(self, rows: list[ActorRow]) -> None:
         """What the registry says now. A row that went takes its handle along: that actor has left."""
@@ -179,6 +185,9 @@ class RayPort:
 
     async def _wake_some(self) -> None:
         while self._to_wake:
+            if self._share() > WAKE_BELOW:
+                await asyncio.sleep(WAKE_LOOK_S)
+                continue
             # The newest first: after a storm, the oldest may have nothing left to do.
             name, began = self._to_wake.pop(), time.monotonic()
             try:
@@ -438,7 +447,8 @@ def _begin(settings_json: str) -> Settings:
 
 def _settle() -> None:
     """What stands now (Ray, aiohttp, pydantic: some 100,000 objects) stays: the collector no longer walks it, where it
-    had a fifth of the samples that held a saturated gateway's interpreter."""
+    had a fifth of the samples that held a saturated gateway's interpreter. Its threads hand that over quickly."""
+    sys.setswitchinterval(HANDOVER_S)
     gc.freeze()
     gc.set_threshold(YOUNG, 10, 10)
 

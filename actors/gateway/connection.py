@@ -8,7 +8,6 @@ The reader (ingest.py) never stops reading: a peer that sends far beyond its win
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import time
 from collections import deque
@@ -84,7 +83,7 @@ class Connection(Peer):
         # Once per wake-up of the loop: frames that were read together become one item of the group.
         if not self._pump_soon:
             self._pump_soon = True
-            asyncio.get_running_loop().call_soon(self._pump)
+            self.door.soon(self._pump)
 
     def _pump(self) -> None:
         self._pump_soon = False

@@ -74,6 +74,7 @@ class Door:
         self.connections: dict[str, Peer] = {}
         self.of_subject: dict[str, list[Peer]] = {}  # oldest first; a predecessor leaves when its socket ends
         self.dirty: dict[Peer, None] = {}  # connections with something to say after this group
+        self._soon: list[Callable[[], None]] = []
         self.accepting = True
         self._tasks: set[asyncio.Task[Any]] = set()
         worker.after_group = self.after_group
@@ -139,6 +140,20 @@ class Door:
             tries += 1
 
     # ------------------------------------------------------------ groups
+
+    def soon(self, work: Callable[[], None]) -> None:
+        """When this turn of the loop has read all there was; one turn more for everybody, not one for each."""
+        if not self._soon:
+            asyncio.get_running_loop().call_soon(self._now)
+        self._soon.append(work)
+
+    def _now(self) -> None:
+        works, self._soon = self._soon, []
+        for work in works:
+            try:
+                work()
+            except Exception as error:  # one connection's trouble is not the next one's
+                telemetry.emit("gateway.turn_failed", error=repr(error))
 
     def after_group(self) -> None:
         """Acks and fan-out once per group, not per frame."""

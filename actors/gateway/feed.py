@@ -21,6 +21,7 @@ from actors.store.contract import Page, Spelled
 
 # Pages read ahead of their readers in the whole gateway: a stalled reader keeps his until he is closed.
 AHEAD_MAX: Final = 16
+RIGHT_END: Final = 32  # entries that are quicker taken one by one from the ring's end
 FLEETING_MAX: Final = 64  # ephemeral frames waiting for one subscriber; they are dropped first
 CLOSING_TYPE: Final = "session.closed"  # the last event of a deleted session
 
@@ -100,6 +101,14 @@ class ReadSpelled(Protocol):
     def __call__(self, session_id: str, after_seq: int, /) -> Awaitable[Spelled]: ...
 
 
+class Taker(Protocol):
+    """Who is handed live frames on the spot, without a turn of its own."""
+
+    def has_room(self) -> bool: ...
+
+    def send(self, frame: bytes, /) -> None: ...
+
+
 @dataclass(slots=True)
 class Slots:
     """How many of something bounded are left."""
@@ -144,7 +153,8 @@ class Feed:
         self._joined: dict[tuple[int, int], bytes] = {}
 
     def publish(self, entries: Sequence[Entry], group: int | None = None) -> None:
-        """A committed batch, contiguous in itself. group: the same for all that readers get to see at once."""
+        """A committed batch, contiguous in itself. group: the same for all that readers get to see at once; whoever
+        names one wakes them when it is told."""
         first = entries[0].seq
         if self._ring and first != self._ring[-1].seq + 1:
             self._clear()
@@ -160,7 +170,10 @@ class Feed:
         keep = max(self._limit, self._group_events)
         while len(self._ring) > keep or self._bytes > self._limit_bytes:
             self._bytes -= len(self._ring.popleft().fragment)
-        self.advance(entries[-1].seq)
+        if group is None:
+            self.advance(entries[-1].seq)
+        else:
+            self.head = max(self.head, entries[-1].seq)
 
     def _clear(self) -> None:
         self._ring.clear()
@@ -194,7 +207,7 @@ class Feed:
 
     def wake(self) -> None:
         for subscriber in self.subscribers:
-            subscriber.stir.set()
+            subscriber.wake()
 
     def ephemeral(self, execution_id: str, text: str) -> None:
         for subscriber in self.subscribers:
@@ -203,9 +216,12 @@ class Feed:
     def after(self, cursor: int) -> Sequence[Entry]:
         """What the ring holds right behind the cursor; nothing if there is a hole between."""
         ring = self._ring
-        if not ring or not ring[0].seq <= cursor + 1 <= ring[-1].seq:
+        if not ring or not ring[0].seq <= cursor + 1 <= (last := ring[-1].seq):
             return ()
-        return list(itertools.islice(ring, cursor + 1 - ring[0].seq, None))
+        n = last - cursor
+        if n < RIGHT_END:  # who follows live takes these, and they need not be looked for from the other end
+            return [ring[k] for k in range(-n, 0)]
+        return list(itertools.islice(ring, len(ring) - n, None))
 
     def shared(self, entries: Sequence[Entry]) -> bytes:
         """Joined once for everybody who stands at the same place. Forgotten with the next batch, so it is small."""
@@ -253,6 +269,8 @@ class Subscription:
         as_frames: batches are wanted as frames only."""
         self.feed, self.types, self.execution_id = feed, types, execution_id
         self.stir = asyncio.Event()
+        self.taker: Taker | None = None
+        self._resting = False  # in a step that waits for something new
         self._wanted, self._kinds = stream_id, frozenset(types)
         self._spelled = as_frames and not types and execution_id is None
         self._fleeting: deque[str] = deque(maxlen=FLEETING_MAX)
@@ -271,6 +289,18 @@ class Subscription:
         self.feed.subscribers.pop(self, None)
         self._put_away()
         self._on_close(self)
+
+    def wake(self) -> None:
+        """There may be something new. Who rests at the end of the stream is handed it here, if there is a taker with
+        room: for one event to one reader, a task's turn would be half of the work."""
+        if self.taker is not None and self._resting and not self.stir.is_set() and self.taker.has_room():
+            entries = self.feed.after(self.cursor)
+            if entries and self._reset is None and self.feed.stream_id in (None, self._wanted):
+                if (batch := self._take(entries)) is not None:
+                    self.taker.send(batch.encoded())
+                if self.cursor >= self.feed.head and not (self._over or self.feed.gone):
+                    return
+        self.stir.set()
 
     def offer(self, execution_id: str, text: str) -> None:
         """Whoever is behind, or asked for certain types only, is spared."""
@@ -313,7 +343,11 @@ class Subscription:
             if self._fleeting:
                 return Ephemeral(self._fleeting.popleft())
             self.stir.clear()
-            await self.stir.wait()
+            self._resting = True
+            try:
+                await self.stir.wait()
+            finally:
+                self._resting = False
 
     def _has_to_look(self) -> bool:
         if self._over:

@@ -18,6 +18,7 @@ from actors.protocol.errors import HoldfastError
 from actors.store import rows
 from actors.store.contract import Appended, AppendItem, Page, Spelled
 from actors.store.worker import StoreWorker
+from actors.telemetry import emit
 
 SUBSCRIBERS_MAX: Final = 1000  # per session; each costs a socket, and one loop wakes them all
 
@@ -28,6 +29,7 @@ class Hub:
         self.feeds: dict[str, Feed] = {}
         self.fleet = Fleet(worker, spawn)
         self._group = 0
+        self._fresh: dict[Feed, None] = {}  # published in this group
         self._ahead = Slots(AHEAD_MAX)
 
     # ------------------------------------------------------------ what is new
@@ -47,10 +49,17 @@ class Hub:
         words = rows.fragments(first, eid, item.first + done.skipped, events)
         types = [event.type for event in events]
         feed.publish(entries_of(zip(itertools.count(first), types, itertools.repeat(eid), words)), self._group)
+        self._fresh[feed] = None
 
     def group_told(self) -> None:
         """What is published from here on belongs to the next group."""
         self._group += 1
+        fresh, self._fresh = self._fresh, {}
+        for feed in fresh:
+            try:
+                feed.wake()
+            except Exception as error:  # one stream's trouble is not the next one's
+                emit("gateway.fanout_failed", session_id=feed.session_id, error=repr(error))
 
     def advance(self, session_id: str, last_seq: int) -> None:
         self.fleet.changed(session_id)

@@ -182,6 +182,7 @@ class Streams:
         session, subscription = await watched
         try:
             wire.send(b'{"type":"snapshot","session":%b}' % orjson.dumps(session))
+            subscription.taker = wire
             while True:
                 step = await subscription.step()
                 if isinstance(step, Gone):

@@ -25,7 +25,7 @@ REQUEST_TIMEOUT_S: Final = 20.0
 CONTROL_DEADLINE_S: Final = 5.0
 ORPHAN_AFTER_S: Final = 600.0
 HIBERNATE_AFTER_S: Final = 60.0
-ACTORS_MAX: Final = 64
+ACTORS_MAX: Final = 16
 RETENTION_S: Final = 90 * 86400.0
 AUDIT_RETENTION_S: Final = 365 * 86400.0
 WEBHOOK_TIMEOUT_S: Final = 10.0
@@ -101,8 +101,8 @@ REASONS: Final[dict[str, str]] = {
     "REQUEST_TIMEOUT_S": "headers, and then a body of 1 MiB, at 50 KiB/s on a bad line; no longer for who dribbles",
     "CONTROL_DEADLINE_S": "the measured worst of a healthy actor is 2 ms awake and 0.5 s cold; at 5 s it is frozen",
     "ORPHAN_AFTER_S": "an agent without a wrapper is ended after ten minutes: time for an upgrade, not for a zombie",
-    "HIBERNATE_AFTER_S": "an idle actor costs 45 MiB and 0.5 % of a core; waking costs 0.36 s and is off the caller's path",
-    "ACTORS_MAX": "session actors awake at once: 64 are 2.9 GiB; past it decisions are made where they are asked for",
+    "HIBERNATE_AFTER_S": "an idle actor costs 63 MiB and 0.8 % of a core; waking costs 0.36 s and is off the caller's path",
+    "ACTORS_MAX": "session actors awake at once: each is 63 MiB and, idle, 0.8 % of a core; past it decisions are made where they are asked for",
     "RETENTION_S": "90 days of events",
     "AUDIT_RETENTION_S": "a year: who asks what happened asks late, and the rows are few and small",
     "WEBHOOK_TIMEOUT_S": "a receiver that needs longer should take the event first and work afterwards",

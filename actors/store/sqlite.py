@@ -18,6 +18,7 @@ from actors.law.model import Policy
 from actors.law.requests import Request
 from actors.protocol.defaults import SERVICE_STEP_MAX_S
 from actors.protocol.errors import HoldfastError, StorageBroken, StorageError
+from actors.store import rows
 from actors.store.append import Appends
 from actors.store.contract import (
     ActorRow,
@@ -43,6 +44,8 @@ from actors.store.tokens import Tokens
 from actors.store.webhooks import Webhooks
 
 T = TypeVar("T")
+
+_SEEN = "(select value->>0 as sid, value->>1 as con from json_each(:seen)) as seen"
 
 
 def now_ms() -> int:
@@ -242,17 +245,18 @@ class SqliteStore(Webhooks, Retention, OrderReads, Replay, Enrolments, Appends, 
 
     def flush_seen(self, seen: Sequence[tuple[str, str, bool]]) -> None:
         def work() -> None:
-            service, wall = self.service_ms_now(), self.wall_ms()
-            self._c.executemany(
-                "update sessions set last_seen_service_ms = ?, last_seen_at_ms = ? "
-                "where id = ? and connection_id = ? and link = 'connected'",
-                [(service, wall, sid, con) for sid, con, _ in seen],
+            clocks = {"service": self.service_ms_now(), "wall": self.wall_ms()}
+            # One statement for all (ADR 8): a statement for each held the writer for 30 ms at 400 of a busy gateway.
+            self._c.execute(
+                "update sessions set last_seen_service_ms = :service, last_seen_at_ms = :wall "
+                f"from {_SEEN} where id = seen.sid and connection_id = seen.con and link = 'connected'",
+                clocks | {"seen": rows.dumps([(sid, con) for sid, con, _ in seen])},
             )
-            self._c.executemany(
-                "update executions set last_progress_service_ms = ?, last_progress_at_ms = ? "
-                "where session_id = ? and status = 'running' "
-                "and exists (select 1 from sessions where id = ? and connection_id = ? and link = 'connected')",
-                [(service, wall, sid, sid, con) for sid, con, progress in seen if progress],
+            self._c.execute(
+                "update executions set last_progress_service_ms = :service, last_progress_at_ms = :wall "
+                f"from {_SEEN} join sessions as s on s.id = seen.sid and s.connection_id = seen.con "
+                "where session_id = seen.sid and status = 'running' and s.link = 'connected'",
+                clocks | {"seen": rows.dumps([(sid, con) for sid, con, progress in seen if progress])},
             )
 
         if seen:
@@ -260,11 +264,12 @@ class SqliteStore(Webhooks, Retention, OrderReads, Replay, Enrolments, Appends, 
 
     def flush_node_seen(self, seen: Sequence[tuple[str, str, str]]) -> None:
         def work() -> None:
-            service, wall = self.service_ms_now(), self.wall_ms()
-            self._c.executemany(
-                "update node_roles set last_seen_service_ms = ?, last_seen_at_ms = ? "
-                "where node_id = ? and role = ? and connection_id = ? and link = 'connected'",
-                [(service, wall, node_id, role, con) for node_id, role, con in seen],
+            self._c.execute(
+                "update node_roles set last_seen_service_ms = :service, last_seen_at_ms = :wall "
+                "from (select value->>0 as nid, value->>1 as role, value->>2 as con from json_each(:seen)) as seen "
+                "where node_id = seen.nid and node_roles.role = seen.role and connection_id = seen.con "
+                "and link = 'connected'",
+                {"service": self.service_ms_now(), "wall": self.wall_ms(), "seen": rows.dumps(seen)},
             )
 
         if seen:

@@ -46,6 +46,7 @@ class StoreWorker:
         self._open, self._readers, self._on_broken = open_store, readers, on_broken
         self._jobs: deque[tuple[Any, Done]] = deque()
         self._some = threading.Condition()
+        self._ringing = False
         self._closing = False
         self._reads: queue.Queue[tuple[Callable[[Store], Any], Future[Any]] | None] = queue.Queue(READ_QUEUE)
         self._threads: list[threading.Thread] = []
@@ -133,8 +134,16 @@ class StoreWorker:
         if len(self._jobs) >= QUEUE_JOBS or self._closing:
             done(StorageUnavailable("the store is behind" if not self._closing else "the store is closing"))
             return
+        assert self._loop is not None, "start() first"
+        self._jobs.append((job, done))  # no lock: the loop only adds here, the writer only takes at the other end
+        if not self._ringing:
+            # Once a turn: what a turn of the loop brings is one group, and one wake-up of the writer.
+            self._ringing = True
+            self._loop.call_soon(self._ring)
+
+    def _ring(self) -> None:
+        self._ringing = False
         with self._some:
-            self._jobs.append((job, done))
             self._some.notify()
 
     # ------------------------------------------------------------ the writer thread

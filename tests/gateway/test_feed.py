@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -338,16 +339,112 @@ async def test_what_the_store_skipped_of_an_item_is_not_published_again() -> Non
     assert [(p["seq"], p["exec_seq"], p["ts_ms"]) for p in published] == [(10, 3, 3), (11, 4, 4)]
 
 
+class Hand:
+    """Takes live frames on the spot, when it has room."""
+
+    def __init__(self, room: Callable[[], bool] = lambda: True) -> None:
+        self.has_room, self.seen = room, list[int]()
+
+    def send(self, frame: bytes) -> None:
+        self.seen += [e["seq"] for e in json.loads(frame)["events"]]
+
+
+async def resting(log: Log, feed: Feed, hand: Hand, **wanted: Any) -> tuple[Subscription, asyncio.Task[Any]]:
+    """A reader with a taker, at the end of the log, and its step that waits for more."""
+    cursor = subscribe(feed, log, **wanted)
+    cursor.taker = hand
+    await told(cursor, 1)
+    step = asyncio.ensure_future(cursor.step())
+    await asyncio.sleep(0)
+    return cursor, step
+
+
+async def test_who_rests_at_the_end_is_handed_what_is_new_once_a_group_and_without_a_turn() -> None:
+    log = Log(3)
+    feed, hand = log.feed(), Hand()
+    cursor, step = await resting(log, feed, hand)
+    feed.publish(log.grow(2), group=1)
+    feed.publish(log.grow(1), group=1)
+    assert not hand.seen
+    feed.wake()
+    assert hand.seen == [4, 5, 6] and cursor.cursor == 6
+    await asyncio.sleep(0)
+    assert not step.done() and not log.reads
+    step.cancel()
+
+
+async def test_who_has_no_room_stands_before_a_hole_or_has_something_waiting_takes_a_turn() -> None:
+    log = Log(3)
+    feed, hand = log.feed(), Hand(lambda: False)
+    _, step = await resting(log, feed, hand)
+    feed.publish(log.grow(1))
+    assert seqs([await step]) == [4] and not hand.seen
+
+    hand = Hand()
+    cursor, step = await resting(log, feed, hand)
+    log.grow(2)  # committed elsewhere
+    feed.publish(log.grow(1))
+    assert seqs([await step]) == [5, 6, 7] and not hand.seen
+
+    step = asyncio.ensure_future(cursor.step())
+    await asyncio.sleep(0)
+    feed.ephemeral("e", "soon")
+    feed.publish(log.grow(1))  # it has a turn coming, and takes this then
+    assert not hand.seen and seqs([await step]) == [8]
+    assert await told(cursor, 1) == [Ephemeral("soon")]
+
+    step = asyncio.ensure_future(cursor.step())
+    await asyncio.sleep(0)
+    feed.publish(log.grow(1), group=1)
+    log.grow(1)
+    feed.advance(10)  # by a hint: it is not in the ring
+    assert hand.seen == [9] and seqs([await asyncio.wait_for(step, 1)]) == [10]
+
+
+async def test_handed_frames_are_filtered_and_end_where_the_session_ends() -> None:
+    log = Log(3)
+    feed, hand = log.feed(), Hand()
+    _, step = await resting(log, feed, hand, types=("even", "session.closed"))
+    feed.publish(log.grow(3))
+    feed.publish(log.grow(1))
+    assert hand.seen == [4, 6] and not step.done()
+    log.rows.append(Entry(8, "session.closed", None, '{"seq":8}'))
+    feed.publish(log.rows[-1:])
+    assert hand.seen == [4, 6, 8] and await asyncio.wait_for(step, 1) == Gone()
+
+
+async def test_a_stream_that_cannot_be_told_does_not_take_the_others_with_it() -> None:
+    log = Log(3)
+    hub = Hub(None, asyncio.ensure_future)  # type: ignore[arg-type]
+
+    def breaks() -> bool:
+        raise RuntimeError("planted")
+
+    hands = [Hand(breaks), Hand()]
+    for name, hand in zip("ab", hands, strict=True):
+        hub.feeds[name] = log.feed()
+        await resting(log, hub.feeds[name], hand)
+    for name in "ab":
+        item = AppendItem(name, "c", 1, "e", 2, 1, (EncodedEvent("output", 1, "{}"),))
+        hub.publish(item, Appended(first_seq=4, count=1, acked_seq=2))
+    hub.group_told()
+    assert hands[1].seen == [4]
+
+
+@pytest.mark.parametrize("handed", [False, True])
 @pytest.mark.parametrize("seed", range(50))
-async def test_readers_of_any_speed_see_every_event_once_and_in_order(seed: int) -> None:
+async def test_readers_of_any_speed_see_every_event_once_and_in_order(seed: int, handed: bool) -> None:
     dice = random.Random(seed)
     log = Log(dice.randint(0, 20))
     feed = log.feed(limit=dice.randint(1, 12))
     readers = [(start := dice.randint(0, len(log.rows)), subscribe(feed, log, after_seq=start)) for _ in range(5)]
-    seen: list[list[int]] = [[] for _ in readers]
+    hands = [Hand(lambda: dice.random() < 0.7) for _ in readers]
+    seen = [hand.seen for hand in hands]
+    for (_, reader), hand in zip(readers, hands, strict=True):
+        reader.taker = hand if handed else None
 
     async def read(i: int) -> None:
-        while len(seen[i]) + readers[i][0] < 200:
+        while len(seen[i]) <= 200:  # more would be repeats
             step = await readers[i][1].step()
             seen[i] += seqs([step])
             for _ in range(dice.randint(0, i * 3)):
@@ -356,9 +453,12 @@ async def test_readers_of_any_speed_see_every_event_once_and_in_order(seed: int)
     async def write() -> None:
         while len(log.rows) < 200:
             rows = log.grow(min(dice.randint(1, 7), 200 - len(log.rows)))
-            match dice.randint(0, 3):
+            match dice.randint(0, 4):
                 case 0 | 1:
                     feed.publish(rows)
+                case 4:
+                    feed.publish(rows, group=len(log.rows))
+                    feed.wake()
                 case 2:
                     feed.advance(rows[-1].seq)
             for _ in range(dice.randint(0, 4)):
@@ -366,7 +466,12 @@ async def test_readers_of_any_speed_see_every_event_once_and_in_order(seed: int)
         feed.advance(200)
 
     async with asyncio.timeout(10):
-        await asyncio.gather(write(), *(read(i) for i in range(5)))
+        reading = [asyncio.ensure_future(read(i)) for i in range(5)]
+        await write()
+        while any(start + len(got) < 200 for (start, _), got in zip(readers, seen, strict=True)):
+            await asyncio.sleep(0)
+        for task in reading:
+            task.cancel()
     for (start, _), got in zip(readers, seen, strict=True):
         assert got == list(range(start + 1, 201))
 

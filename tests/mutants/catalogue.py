@@ -375,8 +375,8 @@ CATALOGUE: Final[tuple[Mutant, ...]] = (
         "a flush of another connection is life",
         "G12",
         "actors/store/sqlite.py",
-        "\"where id = ? and connection_id = ? and link = 'connected'\"",
-        "\"where id = ? and ? is not null and link = 'connected'\"",
+        "where id = seen.sid and connection_id = seen.con and link = 'connected'",
+        "where id = seen.sid and link = 'connected'",
         (STORE + "test_a_stale_flush_of_another_connection_is_not_life",),
     ),
     Mutant(
@@ -580,6 +580,14 @@ CATALOGUE: Final[tuple[Mutant, ...]] = (
         "if asked is None or asked.after != self.cursor:",
         "if asked is None:",
         (FEED + "test_what_was_read_ahead_is_put_away_when_the_ring_was_quicker",),
+    ),
+    Mutant(
+        "who was handed a frame is not told of what the ring does not hold",
+        "G3",
+        "actors/gateway/feed.py",
+        "if self.cursor >= self.feed.head and not (self._over or self.feed.gone):",
+        "if not (self._over or self.feed.gone):",
+        (FEED + "test_who_has_no_room_stands_before_a_hole_or_has_something_waiting_takes_a_turn",),
     ),
     Mutant(
         "a hint is treated as truth",
