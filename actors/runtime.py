@@ -54,7 +54,7 @@ WAKE_LOOK_S = 1.0  # between two looks at that
 WAKES_WAITING = 256  # a wake that is dropped costs nothing: the transition runs without the actor
 # Seconds after which a thread that waits for the interpreter is given it, instead of 0.005. The writer asks for
 # it after each statement of a group: 40 of 60 ms of a large group were waiting beside a busy loop.
-HANDOVER_S = 0.0005
+HANDOVER_S, PYTHONS_HANDOVER_S = 0.0005, 0.005
 YOUNG = 10_000  # objects between two looks of the collector; Python's 700 come together with every group or two
 PENDING_CALLS = 1000  # to one actor, unanswered; past it hints are dropped and calls decided elsewhere
 
@@ -85,7 +85,7 @@ class RayPort:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._pool = DaemonPool("ray-control")
         self._asked_at, self._answered_at = 0.0, time.monotonic()
-        self._share = processes.Share()
+        self._share, self._busy = processes.Share(), False
 
     def believe(self, rows: list[ActorRow]) -> None:
         """What the registry says now. A row that went takes its handle along: that actor has left."""
@@ -94,6 +94,7 @@ class RayPort:
             if name not in now or now[name].incarnation != row.incarnation:
                 self.handles.pop(name, None)
         self.rows = now
+        self._busy = self._share() > WAKE_BELOW
         if time.monotonic() - self._asked_at > ASK_S and not self._tasks_named("ask"):
             self._asked_at = time.monotonic()
             self._spawn(self._ask(), "ask")
@@ -185,13 +186,13 @@ class RayPort:
 
     async def _wake_some(self) -> None:
         while self._to_wake:
-            if self._share() > WAKE_BELOW:
+            if self._busy:  # in the second before `believe` heard last
                 await asyncio.sleep(WAKE_LOOK_S)
                 continue
             # The newest first: after a storm, the oldest may have nothing left to do.
             name, began = self._to_wake.pop(), time.monotonic()
             try:
-                if len(self.rows) >= self.settings.actors_max:
+                if self.settings.cells is None and len(self.rows) >= self.settings.actors_max:
                     continue  # enough processes: its decisions are made by whoever asks, as while it sleeps
                 await self._wake(name)
                 await asyncio.sleep(WAKE_REST * (time.monotonic() - began))
@@ -226,7 +227,7 @@ class RayPort:
             telemetry.emit("actor.forget.failed", name=row.name, error=error)
 
     def _tasks_named(self, name: str) -> int:
-        return sum(task.get_name() == name for task in self._tasks)
+        return sum(task.get_name() == name and not task.done() for task in self._tasks)
 
     def _spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(work, name=name)
@@ -448,7 +449,8 @@ def _begin(settings_json: str) -> Settings:
 def _settle() -> None:
     """What stands now (Ray, aiohttp, pydantic: some 100,000 objects) stays: the collector no longer walks it, where it
     had a fifth of the samples that held a saturated gateway's interpreter. Its threads hand that over quickly."""
-    sys.setswitchinterval(HANDOVER_S)
+    if sys.getswitchinterval() == PYTHONS_HANDOVER_S:  # somebody who measures may have set another
+        sys.setswitchinterval(HANDOVER_S)
     gc.freeze()
     gc.set_threshold(YOUNG, 10, 10)
 

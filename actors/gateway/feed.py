@@ -104,7 +104,9 @@ class ReadSpelled(Protocol):
 class Taker(Protocol):
     """Who is handed live frames on the spot, without a turn of its own."""
 
-    def has_room(self) -> bool: ...
+    def has_room(self, size: int, /) -> bool:
+        """For a frame of so many bytes, and then it is not slow yet."""
+        ...
 
     def send(self, frame: bytes, /) -> None: ...
 
@@ -163,7 +165,8 @@ class Feed:
         self._ring.extend(entries)
         self._bytes += sum(len(e.fragment) for e in entries)
         # The newest group is kept whole while it has room in bytes: whoever follows live reads it from here, not from
-        # the store, however large it was. (Nobody can read between two batches of one group.)
+        # the store, however large it was. (Between two batches of one group nobody reads, unless a narrowed gap is told
+        # there.)
         if group is None or group != self._group:
             self._group, self._group_events = group, 0
         self._group_events += len(entries)
@@ -271,6 +274,7 @@ class Subscription:
         self.stir = asyncio.Event()
         self.taker: Taker | None = None
         self._resting = False  # in a step that waits for something new
+        self._failed: Exception | None = None
         self._wanted, self._kinds = stream_id, frozenset(types)
         self._spelled = as_frames and not types and execution_id is None
         self._fleeting: deque[str] = deque(maxlen=FLEETING_MAX)
@@ -291,16 +295,28 @@ class Subscription:
         self._on_close(self)
 
     def wake(self) -> None:
-        """There may be something new. Who rests at the end of the stream is handed it here, if there is a taker with
-        room: for one event to one reader, a task's turn would be half of the work."""
-        if self.taker is not None and self._resting and not self.stir.is_set() and self.taker.has_room():
-            entries = self.feed.after(self.cursor)
-            if entries and self._reset is None and self.feed.stream_id in (None, self._wanted):
-                if (batch := self._take(entries)) is not None:
-                    self.taker.send(batch.encoded())
-                if self.cursor >= self.feed.head and not (self._over or self.feed.gone):
-                    return
+        """There may be something new."""
+        try:
+            if self.taker is not None and self._resting and not self.stir.is_set() and self._handed(self.taker):
+                return
+        except Exception as error:  # this reader's trouble, and not the next one's; its step tells
+            self._failed = error
         self.stir.set()
+
+    def _handed(self, taker: Taker) -> bool:
+        """Who rests at the end of the stream is handed what is new on the spot, if there is room for it: for one event
+        to one reader, a turn of its own would be a tenth of the gateway's work. False: it needs a turn."""
+        entries = self.feed.after(self.cursor)
+        if not entries or self.feed.stream_id not in (None, self._wanted):
+            return False
+        batch = self._batch(entries)
+        frame = batch.encoded() if batch is not None else None
+        if frame is not None and not taker.has_room(len(frame)):
+            return False
+        self._pass(entries)
+        if frame is not None:
+            taker.send(frame)
+        return self.cursor >= self.feed.head and not (self._over or self.feed.gone)
 
     def offer(self, execution_id: str, text: str) -> None:
         """Whoever is behind, or asked for certain types only, is spared."""
@@ -326,6 +342,8 @@ class Subscription:
 
     async def step(self) -> Step:
         while True:
+            if self._failed is not None:
+                raise self._failed
             if self._reset is not None:
                 told, self._reset = self._reset, None
                 return told
@@ -334,7 +352,11 @@ class Subscription:
                 return CaughtUp(self.cursor)
             if self._has_to_look():
                 entries = self.feed.after(self.cursor)
-                batch = self._take(entries) if entries else await self._read()
+                if entries:
+                    batch = self._batch(entries)
+                    self._pass(entries)
+                else:
+                    batch = await self._read()
                 if batch is not None:
                     return batch
                 continue
@@ -354,10 +376,12 @@ class Subscription:
             return False
         return self.cursor < self.feed.head or self.feed.stream_id not in (None, self._wanted)
 
-    def _take(self, entries: Sequence[Entry]) -> Batch | None:
-        """From the ring, by our filter."""
+    def _pass(self, entries: Sequence[Entry]) -> None:
         self.cursor = entries[-1].seq
         self._over |= entries[-1].type == CLOSING_TYPE
+
+    def _batch(self, entries: Sequence[Entry]) -> Batch | None:
+        """From the ring, by our filter."""
         if not self._kinds and self.execution_id is None:
             return Batch(entries, self._caught_up, self.feed.shared(entries) if self._caught_up else None)
         chosen = [

@@ -18,7 +18,6 @@ from actors.protocol.errors import HoldfastError
 from actors.store import rows
 from actors.store.contract import Appended, AppendItem, Page, Spelled
 from actors.store.worker import StoreWorker
-from actors.telemetry import emit
 
 SUBSCRIBERS_MAX: Final = 1000  # per session; each costs a socket, and one loop wakes them all
 
@@ -56,10 +55,7 @@ class Hub:
         self._group += 1
         fresh, self._fresh = self._fresh, {}
         for feed in fresh:
-            try:
-                feed.wake()
-            except Exception as error:  # one stream's trouble is not the next one's
-                emit("gateway.fanout_failed", session_id=feed.session_id, error=repr(error))
+            feed.wake()
 
     def advance(self, session_id: str, last_seq: int) -> None:
         self.fleet.changed(session_id)

@@ -13,6 +13,7 @@ from typing import Any, Final, assert_never
 import orjson
 from aiohttp import WSMsgType, web
 
+from actors import telemetry
 from actors.gateway.auth import MAY_READ, Authority, Caller
 from actors.gateway.door import Door
 from actors.gateway.entrance import arrived_at, check_entry, is_websocket
@@ -160,6 +161,7 @@ class Streams:
                 return CLOSE["protocol_error"], error.detail
             return CLOSE_OF_ERROR.get(error.status, CLOSE["try_again_later"]), error.code
         if error is not None:
+            telemetry.emit("stream.failed", error=repr(error))
             return CLOSE["try_again_later"], "internal"
         return serving.result()  # type: ignore[no-any-return]
 

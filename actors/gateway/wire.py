@@ -122,8 +122,9 @@ class Wire:
     def backlog(self) -> int:
         return 0 if self.transport is None else self.transport.get_write_buffer_size()
 
-    def has_room(self) -> bool:
-        return self.backlog <= BACKLOG_BYTES and not self.ws.closed
+    def has_room(self, size: int) -> bool:
+        """Whether the peer still counts as quick with so many bytes more; who does not has to `drain`."""
+        return self.backlog + size <= BACKLOG_BYTES and not self.ws.closed
 
     async def drain(self) -> None:
         """Returns when the backlog is low; raises Slow when it does not shrink for slow_s."""

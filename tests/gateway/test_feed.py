@@ -342,7 +342,7 @@ async def test_what_the_store_skipped_of_an_item_is_not_published_again() -> Non
 class Hand:
     """Takes live frames on the spot, when it has room."""
 
-    def __init__(self, room: Callable[[], bool] = lambda: True) -> None:
+    def __init__(self, room: Callable[[int], bool] = lambda size: True) -> None:
         self.has_room, self.seen = room, list[int]()
 
     def send(self, frame: bytes) -> None:
@@ -375,7 +375,7 @@ async def test_who_rests_at_the_end_is_handed_what_is_new_once_a_group_and_witho
 
 async def test_who_has_no_room_stands_before_a_hole_or_has_something_waiting_takes_a_turn() -> None:
     log = Log(3)
-    feed, hand = log.feed(), Hand(lambda: False)
+    feed, hand = log.feed(), Hand(lambda size: False)
     _, step = await resting(log, feed, hand)
     feed.publish(log.grow(1))
     assert seqs([await step]) == [4] and not hand.seen
@@ -413,22 +413,21 @@ async def test_handed_frames_are_filtered_and_end_where_the_session_ends() -> No
     assert hand.seen == [4, 6, 8] and await asyncio.wait_for(step, 1) == Gone()
 
 
-async def test_a_stream_that_cannot_be_told_does_not_take_the_others_with_it() -> None:
+async def test_a_reader_that_cannot_be_handed_anything_is_told_so_and_takes_nobody_with_it() -> None:
     log = Log(3)
-    hub = Hub(None, asyncio.ensure_future)  # type: ignore[arg-type]
+    feed, hand = log.feed(), Hand()
 
-    def breaks() -> bool:
+    def breaks(size: int) -> bool:
         raise RuntimeError("planted")
 
-    hands = [Hand(breaks), Hand()]
-    for name, hand in zip("ab", hands, strict=True):
-        hub.feeds[name] = log.feed()
-        await resting(log, hub.feeds[name], hand)
-    for name in "ab":
-        item = AppendItem(name, "c", 1, "e", 2, 1, (EncodedEvent("output", 1, "{}"),))
-        hub.publish(item, Appended(first_seq=4, count=1, acked_seq=2))
-    hub.group_told()
-    assert hands[1].seen == [4]
+    cursor, step = await resting(log, feed, Hand(breaks))
+    _, other = await resting(log, feed, hand)
+    feed.publish(log.grow(1))
+    assert hand.seen == [4] and not other.done()
+    with pytest.raises(RuntimeError, match="planted"):
+        await step
+    assert cursor.cursor == 3, "nothing was passed over"
+    other.cancel()
 
 
 @pytest.mark.parametrize("handed", [False, True])
@@ -438,7 +437,7 @@ async def test_readers_of_any_speed_see_every_event_once_and_in_order(seed: int,
     log = Log(dice.randint(0, 20))
     feed = log.feed(limit=dice.randint(1, 12))
     readers = [(start := dice.randint(0, len(log.rows)), subscribe(feed, log, after_seq=start)) for _ in range(5)]
-    hands = [Hand(lambda: dice.random() < 0.7) for _ in readers]
+    hands = [Hand(lambda size: dice.random() < 0.7) for _ in readers]
     seen = [hand.seen for hand in hands]
     for (_, reader), hand in zip(readers, hands, strict=True):
         reader.taker = hand if handed else None

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
+from actors.gateway.stream import Watcher
+from actors.gateway.wire import BACKLOG_BYTES
 from actors.protocol import frames
 from actors.protocol.defaults import FEED_EVENTS
 from tests.gateway.house import House, event, eventually, final, output, texts
@@ -208,6 +210,23 @@ async def test_a_slow_subscriber_is_closed_4008_and_nobody_waits_for_it(tmp_path
     assert seen == list(range(1, len(seen) + 1)) and len(seen) < n
     again = await house.watch(after_seq=seen[-1])
     assert seqs(await again.stored(n + 3)) == list(range(seen[-1] + 1, n + 4))
+    await house.close()
+
+
+async def test_a_slow_subscriber_of_a_session_that_falls_silent_is_closed_4008_too(tmp_path: Path) -> None:
+    house = await House(tmp_path).open(slow_s=0.3)
+    wrapper = await house.running()
+    slow = await house.watch(after_seq=0)
+    await slow.hear("caught_up")
+    (watcher,) = (s for s in house.gateway.door.sockets if isinstance(s, Watcher))
+    n = 1
+    while watcher.wire is not None and watcher.wire.backlog <= BACKLOG_BYTES:
+        n += 1
+        assert n < 600, "18 MB are beyond any socket buffer"
+        await wrapper.say(output(n, "x" * 60_000))
+        await wrapper.acked(n)
+    await eventually(lambda: watcher not in house.gateway.door.sockets)
+    assert (await slow.closed())[0] == 4008
     await house.close()
 
 

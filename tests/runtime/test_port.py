@@ -154,25 +154,41 @@ def test_a_share_is_what_was_worked_since_the_last_look() -> None:
 
 async def test_nobody_is_woken_while_this_process_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "WAKE_LOOK_S", 0.001)
-    port, woken, looks = Stage(answers).port, list[str](), 0
-    shares = iter([0.9, 0.9, 0.2])
+    stage, woken = Stage(answers), list[str]()
 
     async def wake(name: str) -> None:
         woken.append(name)
 
-    def share() -> float:
-        nonlocal looks
-        looks += 1
-        assert not woken
-        return next(shares)
-
-    monkeypatch.setattr(port, "_wake", wake)
-    monkeypatch.setattr(port, "_share", share)
-    port.wake("other")
+    monkeypatch.setattr(stage.port, "_wake", wake)
+    monkeypatch.setattr(stage.port, "_share", lambda: 0.9)
+    stage.port.believe([])
+    stage.port.wake("other")
+    for _ in range(20):
+        await asyncio.sleep(0.001)
+    assert not woken
+    monkeypatch.setattr(stage.port, "_share", lambda: 0.2)
+    stage.port.believe([])
     async with asyncio.timeout(5):
         while not woken:
             await asyncio.sleep(0.001)
-    assert woken == ["session/other"] and looks == 3
+    assert woken == ["session/other"]
+
+
+@pytest.mark.parametrize(("placement", "wakes"), [("dedicated", []), ("shared:1", ["session-cell/0"])])
+async def test_cells_are_as_many_as_were_asked_for(
+    placement: str, wakes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage, woken = Stage(answers), list[str]()
+    stage.port.settings = Settings(session_placement=placement, actors_max=0)
+
+    async def wake(name: str) -> None:
+        woken.append(name)
+
+    monkeypatch.setattr(stage.port, "_wake", wake)
+    stage.port.wake("other")
+    while stage.port._tasks_named("wake") and not woken:
+        await asyncio.sleep(0)
+    assert woken == wakes
 
 
 def test_placement_is_stable_and_spreads() -> None:

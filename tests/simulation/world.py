@@ -39,7 +39,7 @@ BUGS = frozenset(
         "gateway.task_failed",
         "gateway.after_group_failed",
         "gateway.turn_failed",
-        "gateway.fanout_failed",
+        "stream.failed",
         "gateway.close_failed",
         "gateway.tick_failed",
         "gateway.tend_failed",
