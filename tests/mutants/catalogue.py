@@ -585,8 +585,8 @@ CATALOGUE: Final[tuple[Mutant, ...]] = (
         "who was handed a frame is not told of what the ring does not hold",
         "G3",
         "actors/gateway/feed.py",
-        "if self.cursor >= self.feed.head and not (self._over or self.feed.gone):",
-        "if not (self._over or self.feed.gone):",
+        "return self.cursor >= self.feed.head and not (self._over or self.feed.gone)",
+        "return not (self._over or self.feed.gone)",
         (FEED + "test_who_has_no_room_stands_before_a_hole_or_has_something_waiting_takes_a_turn",),
     ),
     Mutant(
