@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     store: str | None = None
     session_placement: str = "dedicated"
     hibernate_after_s: Positive = defaults.HIBERNATE_AFTER_S
-    actors_max: int = Field(default=defaults.ACTORS_MAX, ge=0, le=100_000)
+    actors_max: int | None = Field(default=None, ge=0, le=100_000)
     pending_s: Positive = defaults.PENDING_S
     stale_s: Positive = defaults.STALE_S
     grace_s: Positive = defaults.GRACE_S
@@ -210,6 +210,13 @@ class Settings(BaseSettings):
     def cells(self) -> int | None:
         """How many shared cells; None: one actor per session."""
         return None if self.session_placement == "dedicated" else int(self.session_placement.partition(":")[2])
+
+    @property
+    def awake_max(self) -> int:
+        """Session actors awake at once: by the cores that this process may use, unless it is set."""
+        if self.actors_max is not None:
+            return self.actors_max
+        return defaults.ACTORS_PER_CORE * len(os.sched_getaffinity(0))
 
     def policy(self) -> Policy:
         limits = Limits(

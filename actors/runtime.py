@@ -192,7 +192,7 @@ class RayPort:
             # The newest first: after a storm, the oldest may have nothing left to do.
             name, began = self._to_wake.pop(), time.monotonic()
             try:
-                if self.settings.cells is None and len(self.rows) >= self.settings.actors_max:
+                if self.settings.cells is None and len(self.rows) >= self.settings.awake_max:
                     continue  # enough processes: its decisions are made by whoever asks, as while it sleeps
                 await self._wake(name)
                 await asyncio.sleep(WAKE_REST * (time.monotonic() - began))

@@ -25,7 +25,7 @@ REQUEST_TIMEOUT_S: Final = 20.0
 CONTROL_DEADLINE_S: Final = 5.0
 ORPHAN_AFTER_S: Final = 600.0
 HIBERNATE_AFTER_S: Final = 60.0
-ACTORS_MAX: Final = 16
+ACTORS_PER_CORE: Final = 4
 RETENTION_S: Final = 90 * 86400.0
 AUDIT_RETENTION_S: Final = 365 * 86400.0
 WEBHOOK_TIMEOUT_S: Final = 10.0
@@ -102,7 +102,7 @@ REASONS: Final[dict[str, str]] = {
     "CONTROL_DEADLINE_S": "the measured worst of a healthy actor is 2 ms awake and 0.5 s cold; at 5 s it is frozen",
     "ORPHAN_AFTER_S": "an agent without a wrapper is ended after ten minutes: time for an upgrade, not for a zombie",
     "HIBERNATE_AFTER_S": "an idle actor costs 63 MiB and 0.8 % of a core; waking costs 0.36 s and is off the caller's path",
-    "ACTORS_MAX": "session actors awake at once: each is 63 MiB and, idle, 0.8 % of a core; past it decisions are made where they are asked for",
+    "ACTORS_PER_CORE": "session actors awake at once, unless `actors_max` says how many: each is 63 MiB and, idle, 0.8 % of a core by a timer of Ray's; past it decisions are made where they are asked for",
     "RETENTION_S": "90 days of events",
     "AUDIT_RETENTION_S": "a year: who asks what happened asks late, and the rows are few and small",
     "WEBHOOK_TIMEOUT_S": "a receiver that needs longer should take the event first and work afterwards",

@@ -49,6 +49,7 @@ SETTING_WHY: Mapping[str, str] = {
     "data_dir": "everything that must survive stands below it; one `holdfast up` per directory",
     "store": "the SQLite file `holdfast.db` in `data_dir`; `sqlite:///FILE` names another, relative to `data_dir`",
     "session_placement": "one actor per session, or `shared:N`: N for all ([ADR 4](adr/0004-placement.md))",
+    "actors_max": "session actors awake at once; without it `ACTORS_PER_CORE` (4) for each core",
     "hung_s": "off: an agent that thinks for an hour is no error; set it per session or execution",
     "max_runtime_s": "off: sessions are long-lived; set it per session or execution",
     "takeover": "the newest connection owns at once; `stale_only`: only after the owner was silent for the threshold",

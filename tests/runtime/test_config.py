@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,11 @@ def test_settings_travel_whole_and_read_nothing_on_the_way(monkeypatch: pytest.M
     assert Settings.from_json(settings.to_json()) == settings
     assert settings.cells == 4
     assert settings.store_path == tmp_path / "holdfast.db"
+
+
+@pytest.mark.parametrize(("said", "awake"), [({}, 12), ({"actors_max": 0}, 0), ({"actors_max": 100}, 100)])
+def test_as_many_actors_are_awake_as_the_cores_bear_unless_it_is_said(
+    said: dict[str, int], awake: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 5})
+    assert Settings(**said).awake_max == awake  # type: ignore[arg-type]
