@@ -164,17 +164,3 @@ def _self_and_above() -> set[int]:
         except OSError:
             break
     return chain
-
-
-class Share:
-    """How much of one core this process took since the last look; at the first, since it was made."""
-
-    def __init__(
-        self, worked: Callable[[], float] = time.process_time, now: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._worked, self._now = worked, now
-        self._last = worked(), now()
-
-    def __call__(self) -> float:
-        (cpu, at), self._last = self._last, (self._worked(), self._now())
-        return (self._last[0] - cpu) / max(0.001, self._last[1] - at)

@@ -49,8 +49,6 @@ ONLY_S = 10.0  # a predecessor's process is gone in milliseconds
 BORN_S = 30.0  # 0.36 s alone, 13 s when fifty come at once
 WAKES_AT_ONCE = 1  # starting a worker takes all of a core for 0.3 s; more at once starve the gateway
 WAKE_REST = 1.0  # after a wake, this many times its length without one: half a core is left to those who work
-WAKE_BELOW = 0.5  # of a core; a process that works more has no time for wakes, and decides by itself as quickly
-WAKE_LOOK_S = 1.0  # between two looks at that
 WAKES_WAITING = 256  # a wake that is dropped costs nothing: the transition runs without the actor
 # Seconds after which a thread that waits for the interpreter is given it, instead of 0.005. The writer asks for
 # it after each statement of a group: 40 of 60 ms of a large group were waiting beside a busy loop.
@@ -85,7 +83,6 @@ class RayPort:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._pool = DaemonPool("ray-control")
         self._asked_at, self._answered_at = 0.0, time.monotonic()
-        self._share, self._busy = processes.Share(), False
 
     def believe(self, rows: list[ActorRow]) -> None:
         """What the registry says now. A row that went takes its handle along: that actor has left."""
@@ -94,7 +91,6 @@ class RayPort:
             if name not in now or now[name].incarnation != row.incarnation:
                 self.handles.pop(name, None)
         self.rows = now
-        self._busy = self._share() > WAKE_BELOW
         if time.monotonic() - self._asked_at > ASK_S and not self._tasks_named("ask"):
             self._asked_at = time.monotonic()
             self._spawn(self._ask(), "ask")
@@ -186,9 +182,6 @@ class RayPort:
 
     async def _wake_some(self) -> None:
         while self._to_wake:
-            if self._busy:  # in the second before `believe` heard last
-                await asyncio.sleep(WAKE_LOOK_S)
-                continue
             # The newest first: after a storm, the oldest may have nothing left to do.
             name, began = self._to_wake.pop(), time.monotonic()
             try:

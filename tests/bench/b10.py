@@ -21,7 +21,7 @@ def measure(bench: Bench) -> Iterator[Figures]:
     found: list[Figures] = [{} for _ in range(bench.runs)]
     n, calls = max(5, round(N * bench.scale)), max(50, round(CALLS * bench.scale))
     for kind, settings in (
-        ("awake", {}),
+        ("awake", {"actors_max": 64}),  # also on one core, and beside what other benchmarks have left awake
         ("asleep", {"actors_max": 0}),  # nobody is ever woken: the gateway decides, as it does for a hibernated one
         ("shared", {"session_placement": "shared:1"}),  # one cell: that it is awake is known from outside
     ):

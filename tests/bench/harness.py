@@ -110,7 +110,7 @@ class Bench:
             self._names += 1
             folder.mkdir()
             self.say("starting a service")
-            service = Service(folder, **settings)
+            service = Service(folder, as_delivered=True, **settings)
             if self._switch_s is not None:  # Python runs this file in every process that can see it
                 (folder / "site").mkdir()
                 text = f"import sys\n\nsys.setswitchinterval({self._switch_s})\n"

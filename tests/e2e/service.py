@@ -27,7 +27,9 @@ TERMINAL = ("execution.completed", "execution.failed", "execution.interrupted")
 class Service:
     """`holdfast up` on a folder. settings: HOLDFAST_* without the prefix, lower-case."""
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
+    def __init__(self, folder: Path, *, as_delivered: bool = False, **settings: Any) -> None:
+        """Unless as delivered, as many actors may be awake as a story needs, on a machine of any size."""
+        settings = settings if as_delivered else {"actors_max": 64} | settings
         self.folder, self.data = folder, folder / "data"
         self.ready_file, self.log = folder / "ready.json", folder / "up.log"
         self.env = os.environ | {"PYTHONPATH": str(ROOT), "HOLDFAST_ALLOW_SHORT_GRACE": "1"}

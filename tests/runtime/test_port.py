@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import ray.exceptions as rx
 
-from actors import processes, runtime
+from actors import processes
 from actors.config import Settings
 from actors.law.effects import Done
 from actors.law.requests import Sweep
@@ -144,34 +144,6 @@ async def test_rows_of_another_cluster_are_not_believed_and_a_row_that_went_take
     stage = Stage(answers)
     stage.port.believe([ActorRow("session/x", "cl_0", "inc", 1, 1)])
     assert not stage.port.awake("x") and not stage.port.awake("s") and stage.port.handles == {}
-
-
-def test_a_share_is_what_was_worked_since_the_last_look() -> None:
-    worked, now = iter([2.0, 2.5, 4.5, 4.5]), iter([10.0, 11.0, 13.0, 23.0])
-    share = processes.Share(lambda: next(worked), lambda: next(now))
-    assert [share(), share(), share()] == [0.5, 1.0, 0.0]
-
-
-async def test_nobody_is_woken_while_this_process_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "WAKE_LOOK_S", 0.001)
-    stage, woken = Stage(answers), list[str]()
-
-    async def wake(name: str) -> None:
-        woken.append(name)
-
-    monkeypatch.setattr(stage.port, "_wake", wake)
-    monkeypatch.setattr(stage.port, "_share", lambda: 0.9)
-    stage.port.believe([])
-    stage.port.wake("other")
-    for _ in range(20):
-        await asyncio.sleep(0.001)
-    assert not woken
-    monkeypatch.setattr(stage.port, "_share", lambda: 0.2)
-    stage.port.believe([])
-    async with asyncio.timeout(5):
-        while not woken:
-            await asyncio.sleep(0.001)
-    assert woken == ["session/other"]
 
 
 @pytest.mark.parametrize(("placement", "wakes"), [("dedicated", []), ("shared:1", ["session-cell/0"])])
