@@ -116,7 +116,8 @@ class Bench:
                 text = f"import sys\n\nsys.setswitchinterval({self._switch_s})\n"
                 (folder / "site" / "sitecustomize.py").write_text(text)
                 service.env["PYTHONPATH"] = f"{ROOT}{os.pathsep}{folder / 'site'}"
-            self._services[wanted] = service.start()
+            self._services[wanted] = service  # also if it does not come up: it is ours to end
+            service.start()
         return self._services[wanted]
 
     def end_services(self) -> None:
