@@ -52,7 +52,7 @@ WAKE_REST = 1.0  # after a wake, this many times its length without one: half a 
 WAKES_WAITING = 256  # a wake that is dropped costs nothing: the transition runs without the actor
 # Seconds after which a thread that waits for the interpreter is given it, instead of 0.005. The writer asks for
 # it after each statement of a group: 40 of 60 ms of a large group were waiting beside a busy loop.
-HANDOVER_S, PYTHONS_HANDOVER_S = 0.0005, 0.005
+HANDOVER_S = 0.0005
 YOUNG = 10_000  # objects between two looks of the collector; Python's 700 come together with every group or two
 PENDING_CALLS = 1000  # to one actor, unanswered; past it hints are dropped and calls decided elsewhere
 
@@ -442,8 +442,7 @@ def _begin(settings_json: str) -> Settings:
 def _settle() -> None:
     """What stands now (Ray, aiohttp, pydantic: some 100,000 objects) stays: the collector no longer walks it, where it
     had a fifth of the samples that held a saturated gateway's interpreter. Its threads hand that over quickly."""
-    if sys.getswitchinterval() == PYTHONS_HANDOVER_S:  # somebody who measures may have set another
-        sys.setswitchinterval(HANDOVER_S)
+    sys.setswitchinterval(HANDOVER_S)
     gc.freeze()
     gc.set_threshold(YOUNG, 10, 10)
 

@@ -305,7 +305,7 @@ class Subscription:
 
     def _handed(self, taker: Taker) -> bool:
         """Who rests at the end of the stream is handed what is new on the spot, if there is room for it: for one event
-        to one reader, a turn of its own would be a tenth of the gateway's work. False: it needs a turn."""
+        to one reader, a turn of its own is a twentieth of the gateway's CPU. False: it needs a turn."""
         entries = self.feed.after(self.cursor)
         if not entries or self.feed.stream_id not in (None, self._wanted):
             return False
