@@ -115,6 +115,23 @@ async def test_a_connection_that_fails_after_a_group_keeps_no_other_from_its_ack
     assert not door.dirty
 
 
+async def test_what_is_done_at_the_end_of_a_turn_is_done_for_all_whatever_one_of_them_meets(house: House) -> None:
+    done: list[str] = []
+
+    def breaks() -> None:
+        done.append("breaks")
+        house.gateway.door.soon(lambda: done.append("next turn"))
+        raise RuntimeError("planted")
+
+    house.gateway.door.soon(breaks)
+    house.gateway.door.soon(lambda: done.append("the other"))
+    assert not done
+    await asyncio.sleep(0)
+    assert done == ["breaks", "the other"]
+    await asyncio.sleep(0)
+    assert done[2:] == ["next turn"]
+
+
 async def test_a_close_that_a_failing_store_did_not_hear_is_told_again(world: World, tmp_path: Path) -> None:
     world.running()
     worker = StoreWorker(world.another_process, readers=1, on_broken=lambda error: None)

@@ -9,7 +9,7 @@ import pytest
 
 from actors.law.requests import Connect, Submit
 from actors.protocol.ids import ulid
-from tests.gateway.house import House, event, eventually, final, hello, output, started, texts
+from tests.gateway.house import House, Socket, event, eventually, final, hello, output, started, texts
 
 
 async def test_a_hello_is_acknowledged_with_everything_a_wrapper_needs(house: House) -> None:
@@ -346,17 +346,22 @@ async def test_a_cut_line_counts_as_1006(house: House) -> None:
 # ---------------------------------------------------------------- commands, life, storage
 
 
+async def _all_that_a_hint_brings(house: House, socket: Socket) -> None:
+    """Somebody says that commands wait; what that makes the gateway say has been heard when this returns."""
+    house.gateway.door.commands_wait("s")
+    for _ in range(20):
+        await house.worker.read(lambda store: None)  # who reads for the hint has read by then
+    await socket.say(started(ulid()))  # of nobody: its answer comes after what was said before it
+    await socket.hear("nack")
+
+
 async def test_commands_flow_once_the_wrapper_is_ready_in_order_and_once(house: House) -> None:
     await house.session()
     await house.submit()
     socket = await house.wrapper(ready=False)
     await socket.say(started("other"))  # a question that is answered, so that silence before it is proven
     await socket.hear("nack")
-    house.gateway.door.commands_wait("s")  # a hint, as from anybody
-    for _ in range(20):
-        await house.worker.read(lambda store: None)  # who reads for the hint has read by then
-    await socket.say(started("another"))
-    await socket.hear("nack")
+    await _all_that_a_hint_brings(house, socket)
     assert [f["type"] for f in socket.heard] == ["hello_ack", "nack", "nack"]
     await socket.say({"type": "ready"}, {"type": "ready"})
     start = await socket.hear("command")
@@ -367,6 +372,7 @@ async def test_commands_flow_once_the_wrapper_is_ready_in_order_and_once(house: 
     await house.call("POST", "/v1/sessions/s/interrupt", {"reason": "stop"})
     assert (await socket.hear("command"))["input"] == "more"
     assert (await socket.hear("command"))["kind"] == "interrupt"
+    await _all_that_a_hint_brings(house, socket)  # both still wait for their ack, and have been said
     commands = [f for f in socket.heard if f["type"] == "command"]
     assert len({c["command_id"] for c in commands}) == len(commands) == 3
     await socket.close()

@@ -72,6 +72,18 @@ def test_two_attempts_of_one_instance_never_fight(world: NodeWorld) -> None:
     assert closes(world) == [("con_2", 4009)]
 
 
+def test_a_role_that_spoke_is_seen_and_the_other_is_not(world: NodeWorld) -> None:
+    world.plug("con_1")
+    world.plug("con_2", role="recorder")
+    before = {role: world.role(role)["last_seen_at_ms"] for role in ("node", "recorder")}
+    world.walk(10)
+    world.store.flush_node_seen([("n", "recorder", "con_2"), ("n", "node", "con_2")])
+    assert world.role("node")["last_seen_at_ms"] == before["node"]
+    assert world.role("recorder")["last_seen_at_ms"] == before["recorder"] + 10_000
+    world.store.flush_node_seen([("n", "node", "con_1")])
+    assert world.role("recorder")["last_seen_at_ms"] == world.role("node")["last_seen_at_ms"]
+
+
 def test_without_attempts_the_later_arrival_owns(world: NodeWorld) -> None:
     world.plug("con_1")
     world.plug("con_2")

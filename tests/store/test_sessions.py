@@ -340,6 +340,28 @@ def test_a_stale_flush_of_another_connection_is_not_life(world: World) -> None:
     assert world.outcome()["cause"] == "stale"
 
 
+def test_a_stale_flush_of_another_connection_is_not_progress(world: World) -> None:
+    world.running(limits={"hung_s": 30})
+    for _ in range(2):
+        world.walk(10)
+        world.store.flush_seen([("s", "con_1", False), ("s", "con_old", True)])
+    world.walk(12)
+    assert world.outcome()["cause"] == "hung"
+
+
+def test_progress_is_of_what_runs(world: World) -> None:
+    world.running()
+    world.final(2)
+
+    def progressed() -> int:
+        return int(world.store.execution("s", "e1")["last_progress_at_ms"])
+
+    before = progressed()
+    world.walk(10)
+    world.store.flush_seen([("s", "con_1", True)])
+    assert progressed() == before
+
+
 def test_never_started(world: World) -> None:
     world.create()
     world.submit()
