@@ -91,7 +91,7 @@ class PeerSockets:
         finally:
             await self._leave(peer, code, reason)
 
-    async def _hello(self, ws: web.WebSocketResponse[Any], peer: Peer) -> bool:
+    async def _hello(self, ws: Frames, peer: Peer) -> bool:
         """The first frame, in time. False: the socket is being closed."""
         try:
             async with asyncio.timeout(self.hello_timeout_s):
@@ -116,17 +116,19 @@ class PeerSockets:
         return False
 
     async def _read(self, ws: Frames, peer: Peer) -> tuple[int | None, str]:
-        """Until the socket ends; returns how."""
+        """Until the socket ends; returns how. Text frames go to the peer as they are read from the line."""
+        wire, take, decode = peer.wire, peer.take, self.decode
+
+        def heard(raw: bytes) -> None:
+            if wire.heard(len(raw)):
+                take(decode(raw))
+            else:
+                peer.too_much()  # what came before is applied; this frame is not, and its ack will not come
+
+        ws.listen(heard)
         while True:
             message = await self._next(ws, peer)
-            if message.type is WSMsgType.TEXT:
-                peer.take(self.decode(message.data))
-                while (raw := ws.more()) is not None:  # bounded by what aiohttp reads ahead of us
-                    if peer.wire.heard_with_it(len(raw)):
-                        peer.take(self.decode(raw))
-                    else:
-                        peer.too_much()
-            elif message.type is WSMsgType.BINARY:
+            if message.type is WSMsgType.BINARY:
                 peer.take(Wrong("invalid_frame", "frames are text", fatal=True, size=len(message.data)))
             elif message.type is WSMsgType.CLOSE:
                 return message.data or 1005, message.extra or ""  # 1005: a close frame without a code
@@ -135,7 +137,7 @@ class PeerSockets:
             else:
                 return None, ""
 
-    async def _next(self, ws: web.WebSocketResponse[Any], peer: Peer) -> WSMessage:
+    async def _next(self, ws: Frames, peer: Peer) -> WSMessage:
         """Pings are answered here, and anything heard is life of the process behind the socket."""
         while True:
             message = await ws.receive()
@@ -143,7 +145,7 @@ class PeerSockets:
                 return message
             control = message.type is WSMsgType.PING or message.type is WSMsgType.PONG
             if not peer.wire.heard(len(message.data), control=control):
-                peer.too_much()  # what came before is applied; this frame is not, and its ack will not come
+                peer.too_much()
             elif message.type is WSMsgType.PING:
                 peer.wire.pong(message.data)
             elif not control:

@@ -14,32 +14,104 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from aiohttp import WSMsgType, web
+from aiohttp._websocket.reader import WebSocketDataQueue, WebSocketReader
+from aiohttp._websocket.writer import WebSocketWriter
+from aiohttp.base_protocol import BaseProtocol
 
 from actors.gateway.limits import Pace
 
 Clock = Callable[[], float]
+Take = Callable[[bytes], None]
+
+READ_AHEAD_BYTES: Final = 1 << 16  # aiohttp's own: of what is received, so before the hello only
 
 BACKLOG_BYTES: Final = 256 << 10  # what a healthy peer on a bad line may still have to take
 BACKLOG_MAX_BYTES: Final = 8 << 20  # a few of the largest frames; beyond it the peer costs us memory
 CLOSE_WAIT_S: Final = 2.0  # for the peer's own close frame; it has nothing more to say that counts
 
 
-class Frames(web.WebSocketResponse[Any]):
-    def more(self) -> bytes | None:
-        """The next text frame if it has been read from the line already, else None: then `receive` tells what there is.
+class Inbox(WebSocketDataQueue):
+    """What aiohttp has read and nobody has received yet; text frames may be taken on the spot instead."""
 
-        The way through `receive` costs as much as decoding the frame. This looks into aiohttp's queue as `receive` does
-        when it need not wait; an aiohttp whose queue looks different makes it answer None, which is only slower (a
-        test says so).
-        """
-        waiting = getattr(self._reader, "_buffer", None)
-        if not waiting or self._closed or self._closing or waiting[0][0].type is not WSMsgType.TEXT:
-            return None
-        try:
-            self._reader.read().send(None)  # type: ignore[union-attr]
-        except StopIteration as read:  # it need not wait: there is something
-            return read.value.data  # type: ignore[no-any-return]
-        raise AssertionError("a queue that has something does not wait")
+    def __init__(self, protocol: BaseProtocol, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(protocol, READ_AHEAD_BYTES, loop=loop)
+        self.take: Take | None = None
+
+    def feed_data(self, data: Any, size: int) -> None:
+        """Called by aiohttp's parser for each message."""
+        if self.take is not None:
+            kind = data[0]
+            if kind is WSMsgType.TEXT:
+                self.take(data[1])
+                return
+            if kind is WSMsgType.CLOSE:
+                self.take = None  # whoever has closed has nothing more to say
+        super().feed_data(data, size)
+
+
+class Frames(web.WebSocketResponse[Any]):
+    """aiohttp's socket, with a shorter way for text frames in both directions: the long one, a future, a task's turn
+    and two coroutines for each, costs more than decoding the frame. It leans on aiohttp's parser and queue, which are
+    no public names: hence the bound on its version, and tests on real sockets."""
+
+    _line: asyncio.Transport | None = None
+
+    def _post_start(self, request: web.BaseRequest, protocol: str | None, writer: WebSocketWriter) -> None:
+        visitor = request.protocol
+        early, visitor._message_tail = visitor._message_tail, b""  # of a peer that did not wait for our answer
+        super()._post_start(request, protocol, writer)
+        assert self._loop is not None
+        self._line = request.transport
+        self._reader = Inbox(visitor, self._loop)
+        self._parser = WebSocketReader(self._reader, self._max_msg_size, compress=False, decode_text=False)
+        visitor._payload_parser = self._parser
+        if early:
+            self._parser.feed_data(early)
+
+    def listen(self, take: Take) -> None:
+        """From here on text frames are not received: `take` is called with each, in order, as it is read from the line.
+        It may not raise. `receive` tells of everything else, as before."""
+        inbox, others, closed = self._reader, [], self._closed or self._closing
+        assert isinstance(inbox, Inbox)
+        while inbox._buffer:
+            message = _at_once(inbox.read())
+            if message.type is not WSMsgType.TEXT:
+                others.append(message)
+                closed |= message.type is WSMsgType.CLOSE
+            elif not closed:
+                take(message.data)
+        if not closed:
+            inbox.take = take
+        for message in others:
+            WebSocketDataQueue.feed_data(inbox, message, 0)
+
+    def say(self, text: bytes) -> None:
+        """A text frame, on its way at once. A line that is gone is no error here: the reader finds out and says so."""
+        line = self._line
+        if line is None or self._closed or line.is_closing():
+            return
+        size = len(text)
+        if size < 126:
+            line.write(b"\x81%c%b" % (size, text))
+        elif size < 1 << 16:
+            line.write(b"\x81\x7e" + size.to_bytes(2, "big") + text)
+        else:
+            line.write(b"\x81\x7f" + size.to_bytes(8, "big"))
+            line.write(text)  # by itself, not copied
+
+    async def close(self, **how: Any) -> bool:
+        if isinstance(self._reader, Inbox):
+            self._reader.take = None
+        return await super().close(**how)
+
+
+def _at_once(reading: Coroutine[Any, Any, Any]) -> Any:
+    """The result of a coroutine that does not have to wait."""
+    try:
+        reading.send(None)
+    except StopIteration as done:
+        return done.value
+    raise AssertionError("a queue that has something does not wait")
 
 
 def websocket(*, max_msg_size: int, protocols: tuple[str, ...] = ()) -> Frames:
@@ -72,7 +144,7 @@ class Slow(Exception):
 class Wire:
     def __init__(
         self,
-        ws: web.WebSocketResponse[Any],
+        ws: Frames,
         transport: asyncio.Transport | None,
         *,
         now: Clock,
@@ -90,6 +162,7 @@ class Wire:
         self.ping_s, self.pong_s, self.slow_s = ping_s, pong_s, slow_s
         self.cut_because: str | None = None
         self._heard_at = self._pinged_at = now()
+        self._heard = False  # since the last look
         self._awaiting_pong = False
         self._backlog = 0
         self._shrunk_at: float | None = None  # since when the backlog is high and has not shrunk
@@ -97,10 +170,9 @@ class Wire:
     # ------------------------------------------------------------ out
 
     def send(self, text: bytes) -> None:
-        if not self.ws.closed:
-            self._now(self.ws.send_frame(text, WSMsgType.TEXT))
-            if self.backlog > BACKLOG_MAX_BYTES:
-                self.cut("slow consumer")
+        self.ws.say(text)
+        if self.transport is not None and self.transport.get_write_buffer_size() > BACKLOG_MAX_BYTES:
+            self.cut("slow consumer")
 
     def pong(self, payload: bytes) -> None:
         if not self.ws.closed:
@@ -145,16 +217,11 @@ class Wire:
     def heard(self, size: int, *, control: bool = False) -> bool:
         """Anything at all came from the peer: its process is scheduled. False: it was too much (`excess` says of what),
         and the frame may not be used."""
-        self._heard_at = self.now()
-        self._awaiting_pong = False
+        self._heard = True  # `tend` looks at the clock, for all that came since
         if control:
             self._complete += size + FRAME_HEAD_BYTES
         else:
             self._whole = True
-        return self.heard_with_it(size, control)
-
-    def heard_with_it(self, size: int, control: bool = False) -> bool:
-        """The same for a frame that was read together with one that was told to `heard`: only its weight is new."""
         if (excess := self.pace.heard(size, control)) is not None:
             self.excess = self.excess or excess
         return self.excess is None
@@ -165,6 +232,8 @@ class Wire:
             return
         now, backlog = self.now(), self.backlog
         self.pace.tend(now)
+        if self._heard:
+            self._heard, self._awaiting_pong, self._heard_at = False, False, now
         if self._whole:
             self._whole, self._complete = False, self._arrived()
         elif self._arrived() - self._complete > self.pace.unfinished_max:

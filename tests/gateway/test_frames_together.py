@@ -1,52 +1,156 @@
-"""Frames that arrived together are read without a turn of the loop each; this leans on aiohttp's queue, so it is shown
-on aiohttp's own sockets."""
+"""The short way of text frames, in and out, leans on aiohttp's parser and queue: so it is shown on real sockets."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
 
 import aiohttp
+import pytest
 from aiohttp import WSMsgType, web
-from aiohttp.test_utils import TestServer
+from yarl import URL
 
-from actors.gateway.wire import websocket
+from actors.gateway.wire import Frames, websocket
 from tests.gateway.house import eventually
 
+GONE = (WSMsgType.CLOSED, WSMsgType.CLOSING, WSMsgType.ERROR)  # a line that fell, in aiohttp's words
 
-async def test_what_has_arrived_is_taken_in_order_up_to_what_is_no_text() -> None:
-    taken: list[bytes] = []
-    behind: list[WSMsgType] = []
-    over = asyncio.Event()
+
+@asynccontextmanager
+async def serving(converse: Callable[[Frames], Awaitable[None]]) -> AsyncIterator[str]:
+    """The address of a server whose every socket is given to `converse`; what that raises, the test raises."""
+    failed: list[BaseException] = []
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        ws = websocket(max_msg_size=1 << 16)
+        ws = websocket(max_msg_size=1 << 20)
         await ws.prepare(request)
-        assert ws.more() is None, "nothing has arrived"
-        taken.append((await ws.receive()).data)
-
-        def drained() -> bool:
-            while (raw := ws.more()) is not None:
-                taken.append(raw)
-            return len(taken) == 5
-
-        await eventually(drained)
-        message = await ws.receive()
-        assert ws.more() is None
-        behind.append(message.type)
-        message = await ws.receive()
-        behind.append(message.type)
-        assert ws.more() is None, "a socket that is closing has nothing more to say"
-        over.set()
+        try:
+            await converse(ws)
+        except Exception as error:
+            failed.append(error)
+            raise
         return ws
 
     app = web.Application()
     app.router.add_get("/", handle)
-    async with TestServer(app) as server, aiohttp.ClientSession() as http:
-        async with http.ws_connect(server.make_url("/")) as client:
-            for n in range(5):
+    runner = web.AppRunner(app, shutdown_timeout=1.0)  # (aiohttp's test server would cancel a handler whose line fell)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/"
+    finally:
+        await runner.cleanup()
+    assert not failed
+
+
+async def test_texts_are_taken_as_they_are_read_and_the_rest_is_received() -> None:
+    taken: list[bytes] = []
+    received: list[tuple[Any, Any]] = []
+    over = asyncio.Event()
+
+    async def converse(ws: Frames) -> None:
+        assert (await ws.receive()).data == b"frame 0"
+        await eventually(lambda: len(ws._reader._buffer) == 3, what="two texts and a ping wait")  # type: ignore[union-attr]
+        ws.listen(taken.append)
+        assert taken == [b"frame 1", b"frame 2"], "what waited comes first"
+        ws.say(b"go on")
+        while (message := await ws.receive()).type is not WSMsgType.CLOSE:
+            received.append((message.type, message.data))
+        received.append((message.type, message.data))
+        over.set()
+
+    async with serving(converse) as url, aiohttp.ClientSession() as http:
+        async with http.ws_connect(url) as client:
+            for n in range(3):
                 await client.send_str(f"frame {n}")
             await client.ping(b"p")
+            assert await client.receive_str(timeout=10) == "go on"
+            await client.send_str("frame 3")
+            await client.send_bytes(b"no text")
+            await client.send_str("frame 4")
+            await client.close(code=4000)
+        await asyncio.wait_for(over.wait(), 10)
+    assert taken == [b"frame %d" % n for n in range(1, 5)]
+    assert received == [(WSMsgType.PING, b"p"), (WSMsgType.BINARY, b"no text"), (WSMsgType.CLOSE, 4000)]
+
+
+async def test_what_comes_after_a_close_is_not_taken() -> None:
+    taken: list[bytes] = []
+    over = asyncio.Event()
+
+    async def converse(ws: Frames) -> None:
+        ws.listen(taken.append)
+        closed = await ws.close(code=1001)
+        assert closed
+        over.set()
+
+    async with serving(converse) as url, aiohttp.ClientSession() as http:
+        async with http.ws_connect(url, autoclose=False) as client:
+            assert (await client.receive(timeout=10)).type is WSMsgType.CLOSE
+            await client.send_str("too late")
             await client.close()
         await asyncio.wait_for(over.wait(), 10)
-    assert taken == [b"frame %d" % n for n in range(5)]
-    assert behind == [WSMsgType.PING, WSMsgType.CLOSE]
+    assert taken == []
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65_535, 65_536, 65_537, 300_000])
+async def test_a_frame_of_any_size_is_said_as_a_client_reads_it(size: int) -> None:
+    text = bytes(97 + n % 26 for n in range(size))
+
+    async def converse(ws: Frames) -> None:
+        ws.say(text)
+        ws.say(b"and the next")
+        await ws.receive()
+
+    async with serving(converse) as url, aiohttp.ClientSession() as http:
+        async with http.ws_connect(url, max_msg_size=0) as client:
+            assert (await client.receive_str(timeout=10)).encode() == text
+            assert await client.receive_str(timeout=10) == "and the next"
+
+
+async def test_a_peer_that_speaks_with_its_request_is_heard_from_its_first_byte() -> None:
+    taken: list[bytes] = []
+    over = asyncio.Event()
+
+    async def converse(ws: Frames) -> None:
+        ws.listen(taken.append)
+        assert (await ws.receive()).type is WSMsgType.CLOSE
+        over.set()
+
+    async with serving(converse) as url:
+        reader, writer = await asyncio.open_connection("127.0.0.1", URL(url).port)
+        key = base64.b64encode(os.urandom(16)).decode()
+        asked = (
+            f"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        ).encode()
+        frames = b"".join(b"\x81%c\0\0\0\0%b" % (0x80 | len(text), text) for text in (b"early", b"cut in two"))
+        writer.write(asked + frames[:-4])
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(frames[-4:])
+        await eventually(lambda: len(taken) == 2, what="both are taken")
+        writer.write(b"\x88\x80\0\0\0\0")  # a close without a word
+        await asyncio.wait_for(over.wait(), 10)
+        writer.close()
+    assert taken == [b"early", b"cut in two"]
+
+
+async def test_a_line_that_is_gone_is_no_error_to_who_speaks() -> None:
+    over = asyncio.Event()
+
+    async def converse(ws: Frames) -> None:
+        ws.listen(lambda raw: None)
+        assert (await ws.receive()).type in GONE
+        ws.say(b"into the void")
+        over.set()
+
+    async with serving(converse) as url, aiohttp.ClientSession() as http:
+        client = await http.ws_connect(url)
+        transport: Any = client.get_extra_info("socket")
+        transport.shutdown(2)
+        await asyncio.wait_for(over.wait(), 10)
+        await client.close()

@@ -233,16 +233,36 @@ class End:
 
 class ServerEnd(End):
     server = True
+    _take: Callable[[bytes], None] | None = None
 
-    def more(self) -> bytes | None:
-        """As wire.Frames: the next text frame if it has arrived already."""
-        if not self.inbox or self.closed or self._closing or self.inbox[0] is None:
-            return None
-        if self.inbox[0].type is not WSMsgType.TEXT:
-            return None
-        message = self.inbox.popleft()
-        assert message is not None
-        return bytes(message.data)
+    # As wire.Frames:
+    def listen(self, take: Callable[[bytes], None]) -> None:
+        held, self.inbox = self.inbox, deque()
+        for message in held:
+            if message is not None and message.type is WSMsgType.TEXT:
+                take(message.data)
+            else:
+                self.inbox.append(message)
+        if not (self.closed or self._closing):
+            self._take = take
+
+    def feed(self, message: WSMessage | None) -> None:
+        if self._take is None or message is None or message.type is not WSMsgType.TEXT:
+            super().feed(message)
+        elif self.process.alive:
+            self.process.call_soon(self._taken, message.data)  # when its turn comes: it may be frozen
+
+    def _taken(self, data: bytes) -> None:
+        if self._take is not None:
+            self._take(data)
+
+    async def close(self, *, code: int = 1000, message: bytes = b"", drain: bool = True) -> bool:
+        self._take = None
+        return await super().close(code=code, message=message, drain=drain)
+
+    def say(self, text: bytes) -> None:
+        if not (self.closed or self.lost):
+            self._send(WSMessage(WSMsgType.TEXT, text, None), len(text))
 
     # As a transport, for wire.Wire:
     def abort(self) -> None:
