@@ -19,10 +19,10 @@ from actors import telemetry
 from actors.gateway.control import answer_of, request_of
 from actors.gateway.decode import Bad, Beat, Control, Fleeting, Item, Ready, Records, Wrong
 from actors.gateway.door import Door
-from actors.gateway.lines import Drop, InFlight, Line
+from actors.gateway.lines import Drop, InFlight, Line, Verdict
 from actors.gateway.peer import Peer, reason_of
 from actors.gateway.wire import Wire
-from actors.law.delivery import Again, Gap
+from actors.law.delivery import Again, Apply, Gap
 from actors.law.effects import Acked, Connected, Fenced, Nacked, RefuseConnection
 from actors.law.requests import Closed
 from actors.protocol import frames
@@ -63,23 +63,21 @@ class Connection(Peer):
         """Called by the reader for each frame, in order."""
         if self.over:
             return
-        self.heard()
+        self.seen = self._frame_came = True
         if type(item) is not Records:
             if isinstance(item, Beat):
                 self.progressed |= item.busy
                 return
             if isinstance(item, Fleeting) and self._held > self._held_max // 2:
                 return  # ephemeral is dropped first
-        self._lane.append(item)
+        lane = self._lane
+        lane.append(item)
         self._held += item.size
-        if self._held > self._held_max or len(self._lane) > LANE_FRAMES:
+        if self._held > self._held_max or len(lane) > LANE_FRAMES:
             telemetry.emit("ingest.window_ignored", session_id=self.session_id, held_bytes=self._held)
             self.say_error("invalid_frame", "far more than window_bytes in flight")
             self.end(CLOSE["protocol_error"], "window ignored")
             return
-        self._pump_later()
-
-    def _pump_later(self) -> None:
         # Once per wake-up of the loop: frames that were read together become one item of the group.
         if not self._pump_soon:
             self._pump_soon = True
@@ -90,8 +88,8 @@ class Connection(Peer):
         lane = self._lane
         while lane and not self._controlling and not self.over:
             item = lane[0]
-            if isinstance(item, Records):
-                if not self._queue_records():
+            if type(item) is Records:
+                if not self._queue_records(item):
                     break
             elif isinstance(item, Fleeting):
                 self._drop_head()
@@ -130,14 +128,17 @@ class Connection(Peer):
             line = self.lines[execution_id] = Line()
         return line
 
-    def _queue_records(self) -> bool:
+    def _queue_records(self, head: Records) -> bool:
         """The head of the lane goes to the writer, with what follows it seamlessly. False: it has to wait."""
-        head = self._lane[0]
-        assert isinstance(head, Records)
-        line = self._line(head.execution_id)
-        verdict = line.take(head.first, head.last)
-        if isinstance(verdict, Gap) and self._in_flight:
-            return False  # what is in flight may still be refused: only then it is known what is expected
+        line = self.lines.get(head.execution_id) or self._line(head.execution_id)
+        first, skip = head.first, 0
+        verdict: Verdict | None = None
+        if not line.follows(first):
+            verdict = line.take(first, head.last)
+            if isinstance(verdict, Apply):
+                first, skip = verdict.first, verdict.skip
+            elif isinstance(verdict, Gap) and self._in_flight:
+                return False  # what is in flight may still be refused: only then it is known what is expected
         self._lane.popleft()
         if head.tail is not None:
             self._lane.appendleft(head.tail)
@@ -149,13 +150,13 @@ class Connection(Peer):
             elif isinstance(verdict, Gap):
                 self._nack(head.execution_id, line, Nacked("gap", verdict.expected))
             return True
-        events, first, last, size = head.events, verdict.first, head.last, head.size
+        events, last, size = head.events, head.last, head.size
         if head.gap is not None:
             events = [self._gap_event(head.gap, first)]
         else:
-            if verdict.skip:
-                events = events[verdict.skip :]
-            if head.tail is None:
+            if skip:
+                events = events[skip:]
+            if head.tail is None and self._lane:
                 last, size = self._coalesce(head.execution_id, events, last, size)
         line.sent(last)
         self._in_flight += 1

@@ -148,6 +148,7 @@ class Feed:
         self.subscribers: dict[Subscription, None] = {}  # in order of arrival, as Door.sockets
         self.arriving = 0  # subscribers that still read their snapshot
         self._ring: deque[Entry] = deque()
+        self._newest: Sequence[Entry] = ()  # the batch at the ring's end, as it was published
         self._bytes = 0
         self._limit, self._limit_bytes = limit, limit_bytes
         self._group: int | None = None
@@ -157,29 +158,37 @@ class Feed:
     def publish(self, entries: Sequence[Entry], group: int | None = None) -> None:
         """A committed batch, contiguous in itself. group: the same for all that readers get to see at once; whoever
         names one wakes them when it is told."""
-        first = entries[0].seq
-        if self._ring and first != self._ring[-1].seq + 1:
+        ring, last = self._ring, entries[-1].seq
+        if ring and entries[0].seq != ring[-1].seq + 1:
             self._clear()
         self.batches += 1
-        self._joined.clear()
-        self._ring.extend(entries)
-        self._bytes += sum(len(e.fragment) for e in entries)
+        if self._joined:
+            self._joined.clear()
+        ring.extend(entries)
+        self._newest = entries
+        n = len(entries)
+        self._bytes += len(entries[0].fragment) if n == 1 else sum([len(e.fragment) for e in entries])
         # The newest group is kept whole while it has room in bytes: whoever follows live reads it from here, not from
         # the store, however large it was. (Between two batches of one group nobody reads, unless a narrowed gap is told
         # there.)
         if group is None or group != self._group:
-            self._group, self._group_events = group, 0
-        self._group_events += len(entries)
-        keep = max(self._limit, self._group_events)
-        while len(self._ring) > keep or self._bytes > self._limit_bytes:
-            self._bytes -= len(self._ring.popleft().fragment)
-        if group is None:
-            self.advance(entries[-1].seq)
+            self._group, self._group_events = group, n
         else:
-            self.head = max(self.head, entries[-1].seq)
+            self._group_events += n
+        if len(ring) > self._limit or self._bytes > self._limit_bytes:
+            keep = max(self._limit, self._group_events)
+            while len(ring) > keep or self._bytes > self._limit_bytes:
+                self._bytes -= len(ring.popleft().fragment)
+            if n > len(ring):
+                self._newest = ()
+        if group is None:
+            self.advance(last)
+        elif last > self.head:
+            self.head = last
 
     def _clear(self) -> None:
         self._ring.clear()
+        self._newest = ()
         self._bytes = 0
         self._joined.clear()
 
@@ -218,11 +227,13 @@ class Feed:
 
     def after(self, cursor: int) -> Sequence[Entry]:
         """What the ring holds right behind the cursor; nothing if there is a hole between."""
-        ring = self._ring
+        ring, newest = self._ring, self._newest
+        if newest and newest[0].seq == cursor + 1 and len(newest) <= len(ring):
+            return newest  # who follows live, and is told of each batch
         if not ring or not ring[0].seq <= cursor + 1 <= (last := ring[-1].seq):
             return ()
         n = last - cursor
-        if n < RIGHT_END:  # who follows live takes these, and they need not be looked for from the other end
+        if n < RIGHT_END:  # who follows live, several batches at once: they need not be looked for from the other end
             return [ring[k] for k in range(-n, 0)]
         return list(itertools.islice(ring, len(ring) - n, None))
 
@@ -306,17 +317,22 @@ class Subscription:
     def _handed(self, taker: Taker) -> bool:
         """Who rests at the end of the stream is handed what is new on the spot, if there is room for it: for one event
         to one reader, a turn of its own is a twentieth of the gateway's CPU. False: it needs a turn."""
-        entries = self.feed.after(self.cursor)
-        if not entries or self.feed.stream_id not in (None, self._wanted):
+        feed = self.feed
+        entries = feed.after(self.cursor)
+        if not entries or feed.stream_id not in (None, self._wanted):
             return False
-        batch = self._batch(entries)
-        frame = batch.encoded() if batch is not None else None
+        frame: bytes | None
+        if self._caught_up and not self._kinds and self.execution_id is None:
+            frame = feed.shared(entries)
+        else:
+            batch = self._batch(entries)
+            frame = batch.encoded() if batch is not None else None
         if frame is not None and not taker.has_room(len(frame)):
             return False
         self._pass(entries)
         if frame is not None:
             taker.send(frame)
-        return self.cursor >= self.feed.head and not (self._over or self.feed.gone)
+        return self.cursor >= feed.head and not (self._over or feed.gone)
 
     def offer(self, execution_id: str, text: str) -> None:
         """Whoever is behind, or asked for certain types only, is spared."""

@@ -35,8 +35,9 @@ class Hub:
 
     def publish(self, item: AppendItem, done: Appended) -> None:
         """A committed item of ours. Encoded once, and only if somebody watches."""
-        self.fleet.changed(item.session_id)
-        feed = self.feeds.get(item.session_id)
+        session_id = item.session_id
+        self.fleet.changed(session_id)
+        feed = self.feeds.get(session_id)
         if feed is None:
             return
         events = item.events[len(item.events) - done.count :]
@@ -46,7 +47,7 @@ class Hub:
             return
         eid, first = item.execution_id, done.first_seq
         words = rows.fragments(first, eid, item.first + done.skipped, events)
-        types = [event.type for event in events]
+        types = [event[0] for event in events]
         feed.publish(entries_of(zip(itertools.count(first), types, itertools.repeat(eid), words)), self._group)
         self._fresh[feed] = None
 

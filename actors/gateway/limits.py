@@ -107,12 +107,23 @@ class Pace:
     """What one socket may send. `heard` is called for each frame and is only arithmetic; `tend`, every second or so,
     gives back what the time since then allows. So a burst is at most the bucket and a turn of `tend`."""
 
-    __slots__ = ("_arrived", "_at", "bytes", "bytes_left", "control_left", "frames", "frames_left", "unfinished_max")
+    __slots__ = (
+        "_arrived",
+        "_at",
+        "bytes",
+        "bytes_left",
+        "control_left",
+        "endless",
+        "frames",
+        "frames_left",
+        "unfinished_max",
+    )
 
     def __init__(self, frames_per_s: float, bytes_per_s: float, *, unfinished_max: int) -> None:
         """Rates of 0 are off. unfinished_max: bytes that may come without completing a message: a message has at most
         max_frame_bytes, and cut into the smallest fragments seven times that."""
         endless = float("inf")
+        self.endless = not frames_per_s and not bytes_per_s
         self.frames, self.bytes = frames_per_s or endless, bytes_per_s or endless
         self.frames_left, self.bytes_left = self.frames * BURST_S, self.bytes * BURST_S
         self.control_left = CONTROL_BURST

@@ -39,6 +39,11 @@ class Line:
         self.owed = False  # an ack is due
         self.generation = 0  # grows with each refusal, so that refusals of what was sent before it say nothing new
 
+    def follows(self, first: int) -> bool:
+        """Exactly what comes next, and nothing is amiss: `take` would say Apply(first, 0). The way of nearly every
+        frame, without an object for the answer."""
+        return self.queued == first - 1 and self.expected is None and self.ended is None
+
     def take(self, first: int, last: int) -> Verdict:
         """A frame with records first..last. Changes nothing but `expected`, when the awaited number has come."""
         if self.ended is not None:
@@ -68,8 +73,10 @@ class Line:
         self.queued = last
 
     def committed(self, acked: int) -> None:
-        self.acked = max(self.acked, acked)
-        self.queued = max(self.queued or 0, self.acked)
+        if acked > self.acked:
+            self.acked = acked
+        if self.queued is None or self.queued < self.acked:
+            self.queued = self.acked
 
     def refused(self, expected: int | None, *, sure: bool = True) -> None:
         """From `expected` on everything has to come again; None: only what is in flight is void.

@@ -156,6 +156,7 @@ class Wire:
     ) -> None:
         """arrived: how many bytes the connection has brought so far."""
         self.ws, self.transport, self.now, self.pace, self._arrived = ws, transport, now, pace, arrived
+        self._spared = pace.endless
         self.excess: str | None = None  # what the peer sent too much of
         self._complete = arrived()  # of these bytes, those that whole messages may account for
         self._whole = False  # a message was completed since the last look
@@ -196,7 +197,9 @@ class Wire:
 
     def has_room(self, size: int) -> bool:
         """Whether the peer still counts as quick with so many bytes more; who does not has to `drain`."""
-        return self.backlog + size <= BACKLOG_BYTES and not self.ws.closed
+        if self.ws.closed:
+            return False
+        return self.transport is None or self.transport.get_write_buffer_size() + size <= BACKLOG_BYTES
 
     async def drain(self) -> None:
         """Returns when the backlog is low; raises Slow when it does not shrink for slow_s."""
@@ -222,6 +225,8 @@ class Wire:
             self._complete += size + FRAME_HEAD_BYTES
         else:
             self._whole = True
+            if self._spared:
+                return self.excess is None
         if (excess := self.pace.heard(size, control)) is not None:
             self.excess = self.excess or excess
         return self.excess is None
