@@ -140,6 +140,14 @@ CATALOGUE: Final[tuple[Mutant, ...]] = (
         (KNOWLEDGE + "test_of_a_decision_that_breaks_nothing_stays_and_its_group_goes_on",),
     ),
     Mutant(
+        "a group that is refused as a whole is taken up one by one in the same transaction",
+        "G1",
+        "actors/store/sqlite.py",
+        "            raise _NotAllOfThem\n",
+        "            return self._group(items)\n",
+        (TOGETHER + "test_one_that_is_fenced_is_refused_alone_and_its_neighbours_stand",),
+    ),
+    Mutant(
         "what was tried together is not undone when one of them is refused",
         "G1",
         "actors/store/sqlite.py",
