@@ -461,14 +461,20 @@ async def test_a_peer_that_does_not_answer_pings_is_given_up(tmp_path: Path) -> 
 async def test_who_ignores_the_window_altogether_breaks_the_protocol(tmp_path: Path) -> None:
     house = await House(tmp_path, max_frame_bytes=65536, window_bytes=4096).open()
     socket = await house.running()
+    await house.gateway.loops.stop()  # so that a heartbeat stays noted
+    (connection,) = house.gateway.door.connections.values()
     release = threading.Event()
     held = asyncio.ensure_future(house.worker.write(lambda store: release.wait(10)))
-    for i in range(95):  # 149 kB unsettled; the lane holds 2 windows and 2 frames: 139 kB
-        await socket.say(output(2 + i, "x" * 1500))
-    assert (await socket.closed())[0] == 4002
-    release.set()
-    await held
-    await house.close()
+    try:
+        for i in range(95):  # 149 kB unsettled; the lane holds 2 windows and 2 frames: 139 kB
+            await socket.say(output(2 + i, "x" * 1500))
+        await socket.say({"type": "heartbeat", "execution_id": "e", "busy": True})  # for who still listens behind it
+        await eventually(lambda: connection.over or connection.progressed)
+        assert connection.over and (await socket.closed())[0] == 4002
+    finally:
+        release.set()
+        await held
+        await house.close()
 
 
 async def test_a_gateway_that_comes_back_closes_what_its_predecessor_held(tmp_path: Path) -> None:

@@ -460,7 +460,7 @@ CATALOGUE: Final[tuple[Mutant, ...]] = (
         "        line.sent(last)\n",
         "        line.sent(last)\n        if (feed := self.door.hub.feeds.get(self.session_id)) is not None:\n"
         "            from actors.gateway.feed import Entry\n\n"
-        "            said = [orjson.dumps({'seq': feed.head + 1 + i, 'type': e.type, 'data': json.loads(e.data)})"
+        "            said = [orjson.dumps({'seq': feed.head + 1 + i, 'type': e.type, 'data': orjson.loads(e.data)})"
         " for i, e in enumerate(events)]\n"
         "            feed.publish([Entry(feed.head + 1 + i, e.type, head.execution_id, said[i].decode())"
         " for i, e in enumerate(events)])\n",

@@ -13,15 +13,17 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from tests.mutants.catalogue import CATALOGUE, Mutant
+from tests.mutants.nursery import UNTOUCHED
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 COPIED: Final = ("actors", "wrapper", "tests")
@@ -47,6 +49,7 @@ class Copy:
 
     def __init__(self, folder: Path) -> None:
         self.root, self.temporary = folder / "tree", folder / "tmp"
+        self._nursery: subprocess.Popen[str] | None = None
         # With the bytecode, so that a run does not begin with compiling everything.
         for name in COPIED:
             shutil.copytree(ROOT / name, self.root / name)
@@ -56,6 +59,8 @@ class Copy:
     def planted(self, mutant: Mutant) -> Iterator[None]:
         path = self.root / mutant.file
         original, stat = path.read_text(), path.stat()
+        if mutant.file.startswith(UNTOUCHED):
+            self.close()
         path.write_text(mutate(mutant, original))
         # Bytecode is believed by time and size: both kinds must never look alike.
         os.utime(path, (stat.st_atime, stat.st_mtime + 3600))
@@ -64,38 +69,68 @@ class Copy:
         finally:
             path.write_text(original)
             os.utime(path, (stat.st_atime, stat.st_mtime))
+            if mutant.file.startswith(UNTOUCHED):
+                self.close()
 
     def run(self, tests: Iterable[str], limit_s: float) -> Verdict:
         """Runs these tests here. `why` tells of anything but: they ran to their end, and some failed or none did."""
-        witness = self.temporary.with_name("witness.json")
+        witness, said = self.temporary.with_name("witness.json"), self.temporary.with_name("output.txt")
         witness.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "pytest", "-q", "--tb=line", "-p", "no:cacheprovider"]
-        command += [word for plugin in PLUGINS for word in ("-p", plugin)]
-        command += ["--witness", str(witness), "--basetemp", str(self.temporary), *tests]
-        env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "HOLDFAST_"))}
-        env |= {"PYTHONPATH": str(self.root), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+        arguments = ["-q", "--tb=line", "-p", "no:cacheprovider"]
+        arguments += [word for plugin in PLUGINS for word in ("-p", plugin)]
+        arguments += ["--witness", str(witness), "--basetemp", str(self.temporary), *tests]
         began = time.monotonic()
-        with subprocess.Popen(
-            command,
-            cwd=self.root,
-            env=env,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        ) as process:
-            try:
-                output = process.communicate(timeout=limit_s)[0]
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                return Verdict((), f"it did not end within {limit_s:g} s", time.monotonic() - began)
+        code = self._born(arguments, said, limit_s)
         took_s = time.monotonic() - began
-        if process.returncode not in (0, 1) or not witness.exists():
-            return Verdict((), f"pytest exited with {process.returncode}", took_s, output)
+        output = said.read_text(errors="replace") if said.exists() else ""
+        if code is None:
+            return Verdict((), f"it did not end within {limit_s:g} s", took_s, output)
+        if code not in (0, 1) or not witness.exists():
+            return Verdict((), f"pytest exited with {code}", took_s, output)
         reports = json.loads(witness.read_text())
         unprepared = sorted(node for node, when in reports if when == "setup")
         why = f"could not be set up: {', '.join(unprepared)}" if unprepared else ""
         return Verdict(tuple(sorted({node for node, _ in reports})), why, took_s, output)
+
+    def _born(self, arguments: list[str], said: Path, limit_s: float) -> int | None:
+        """pytest's exit code; None: it did not end in time, and was ended."""
+        env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "HOLDFAST_"))}
+        env |= {"PYTHONPATH": str(self.root), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+        if self._nursery is None:
+            self._nursery = subprocess.Popen(
+                [sys.executable, "-P", str(self.root / "tests" / "mutants" / "nursery.py")],
+                cwd=self.root,
+                env=env,
+                text=True,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+        nursery = self._nursery
+        assert nursery.stdin is not None and nursery.stdout is not None
+        nursery.stdin.write(json.dumps({"arguments": arguments, "env": env, "output": str(said)}) + "\n")
+        nursery.stdin.flush()
+        born = nursery.stdout.readline()
+        assert born, f"the nursery ended with {nursery.wait(10)}"
+        pid = int(born)
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            with suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+
+        watch = threading.Timer(limit_s, end)
+        watch.start()
+        try:
+            code = int(nursery.stdout.readline())
+        finally:
+            watch.cancel()
+        return None if late.is_set() else code
+
+    def close(self) -> None:
+        if self._nursery is not None:
+            self._nursery.communicate(timeout=10)  # it ends when nobody has anything to say to it
+            self._nursery = None
 
     def judge(self, mutant: Mutant) -> Verdict:
         with self.planted(mutant):
@@ -128,8 +163,9 @@ class Bench:
 
     def __init__(self, folder: Path, at_once: int) -> None:
         self._copies: queue.SimpleQueue[Copy] = queue.SimpleQueue()
-        for k in range(at_once):
-            self._copies.put(Copy(folder / f"copy-{k}"))
+        self._all = [Copy(folder / f"copy-{k}") for k in range(at_once)]
+        for copy in self._all:
+            self._copies.put(copy)
         self._pool = ThreadPoolExecutor(at_once)
 
     def submit(self, mutant: Mutant | None) -> Future[Verdict]:
@@ -145,3 +181,5 @@ class Bench:
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
+        for copy in self._all:
+            copy.close()

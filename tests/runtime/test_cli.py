@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,17 @@ def offline(*argv: str, home: Path, **env: str) -> subprocess.CompletedProcess[s
     command = [sys.executable, "-P", "-m", "actors", *argv]
     surroundings = clean | {"PYTHONPATH": str(ROOT), "HOME": str(home)} | env
     return subprocess.run(command, env=surroundings, text=True, capture_output=True, timeout=30, check=False)
+
+
+def nobody_is_there(*commands: tuple[str, ...], home: Path) -> None:
+    """Each of them is patient for four seconds, so they are patient together."""
+    with ThreadPoolExecutor(len(commands)) as pool:
+        asked = [
+            pool.submit(offline, *argv, "--url", "http://127.0.0.1:9", home=home, HOLDFAST_TOKEN="x")
+            for argv in commands
+        ]
+    for argv, done in zip(commands, (one.result() for one in asked), strict=True):
+        assert done.returncode == 5 and "holdfast up" in done.stderr and done.stdout == "", (argv, done)
 
 
 def helps_at_once(*argv: str, home: Path) -> None:

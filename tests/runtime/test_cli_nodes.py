@@ -17,7 +17,7 @@ from aiohttp import web
 
 from actors.http_client import Client, Problem
 from tests.runtime.conftest import ROOT
-from tests.runtime.test_cli import helps_at_once, offline
+from tests.runtime.test_cli import helps_at_once, nobody_is_there, offline
 
 GROUPS = ("node", "invocation", "task")
 
@@ -61,12 +61,10 @@ def test_what_cannot_be_meant_is_a_usage_error_with_a_reason(argv: tuple[str, ..
     assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr, done.stderr
 
 
-@pytest.mark.parametrize(
-    "argv", [("node", "list"), ("node", "prove"), ("node", "invoke", "n1", "echo"), ("task", "list")]
-)
-def test_nobody_there_is_5_and_says_what_to_do(argv: tuple[str, ...], tmp_path: Path) -> None:
-    done = offline(*argv, "--url", "http://127.0.0.1:9", home=tmp_path, HOLDFAST_TOKEN="x")
-    assert done.returncode == 5 and "holdfast up" in done.stderr and done.stdout == ""
+def test_nobody_there_is_5_and_says_what_to_do(tmp_path: Path) -> None:
+    nobody_is_there(
+        ("node", "list"), ("node", "prove"), ("node", "invoke", "n1", "echo"), ("task", "list"), home=tmp_path
+    )
 
 
 def test_a_device_without_a_code_asks_nobody_and_leaves_nothing(tmp_path: Path) -> None:

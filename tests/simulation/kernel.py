@@ -14,6 +14,7 @@ import heapq
 import random
 import sys
 import warnings
+import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -64,6 +65,8 @@ class Process(asyncio.AbstractEventLoop):
         self.on_death: list[Callable[[], None]] = []
         self.readers: dict[Any, Handle] = {}
         self.threads: dict[Any, deque[tuple[int, Callable[[], None]]]] = {}  # by executor: what waits for its thread
+        # Its own: asyncio.all_tasks looks through the tasks of every process that ever was, at each crash.
+        self.tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
 
     # ------------------------------------------------------------ asyncio's side
 
@@ -121,7 +124,9 @@ class Process(asyncio.AbstractEventLoop):
         return asyncio.Future(loop=self)
 
     def create_task(self, coro: Any, *, name: str | None = None, context: Any = None) -> asyncio.Task[Any]:
-        return asyncio.Task(coro, loop=self, name=name or "task", context=context)
+        task = asyncio.Task(coro, loop=self, name=name or "task", context=context)
+        self.tasks.add(task)
+        return task
 
     def run_in_executor(self, executor: Any, fn: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
         """The thread's work is done now or, on a slow machine, later; its answer always comes in a later turn.
@@ -219,7 +224,7 @@ class Process(asyncio.AbstractEventLoop):
         if not self.alive:
             return
         self.alive = False
-        self.kernel.graveyard.append((self, self.ready, asyncio.all_tasks(self)))
+        self.kernel.graveyard.append((self, self.ready, [task for task in self.tasks if not task.done()]))
         self.ready, self.timers = deque(), []
         self.queued = True  # never stirred again
         for tell in self.on_death:

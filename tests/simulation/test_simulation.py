@@ -1,10 +1,11 @@
 """Two thousand worlds of at least a thousand steps each; in each of them every guarantee holds after every step.
 
-Eight blocks, so that two workers can share them. A seed that fails: `python -m tests.simulation --seed N`.
+Eight blocks, so that several processes can share them. A seed that fails: `python -m tests.simulation --seed N`.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from tests.simulation import plan
 from tests.simulation.blocks import block
+from tests.simulation.kernel import quiet_collector
 from tests.simulation.run import STEPS, run
 
 BLOCKS, SEEDS = 8, 250
@@ -22,14 +24,13 @@ TWICE = (0, 1, 7, 42, 1_000_003)
 
 @pytest.fixture(autouse=True)
 def _collector() -> Iterator[None]:
-    import gc
-
-    gc.collect()
-    gc.disable()  # a destructor at an unforeseen moment is a hidden decision
+    quiet_collector()
     yield
+    gc.unfreeze()
     gc.enable()
 
 
+@pytest.mark.timeless
 @pytest.mark.timeout(1800)  # half a minute alone; on a machine that is shared by many, many minutes
 @pytest.mark.parametrize("part", range(BLOCKS))
 def test_no_guarantee_breaks_in_any_of_these_worlds(part: int) -> None:
@@ -41,6 +42,7 @@ def test_no_guarantee_breaks_in_any_of_these_worlds(part: int) -> None:
     print(f"{SEEDS} seeds, {steps} steps")
 
 
+@pytest.mark.timeless
 def test_one_seed_is_one_run_bit_for_bit() -> None:
     for seed in TWICE:
         first, second = run(plan.make(seed)), run(plan.make(seed))
@@ -65,6 +67,7 @@ def test_another_process_with_another_hash_seed_runs_the_same() -> None:
         assert [there[str(seed)] for seed in TWICE] == here
 
 
+@pytest.mark.timeless
 def test_a_world_has_what_it_is_about() -> None:
     """Else nothing was tested: work was done, agents ran, watchers saw, processes fell and were born again."""
     sums: dict[str, int] = {}

@@ -81,11 +81,30 @@ async def test_the_gate_stays_shut_until_started_is_acknowledged(
 ) -> None:
     gateway.hold_started = True
     ran = tmp_path / "ran"
+    process = wrappers.start("/bin/sh", "-c", f"echo x >> {ran}")
+    exe = await gateway.submit("exe_1")
+    await eventually(lambda: any(frame["type"] == "started" for frame in gateway.frames))
+    # Whatever the runner does at `started` waits for the spool before this refusal does, and the shim has heard of it.
+    refused = await gateway.command("input", "exe_1", input="x")
+    await eventually(lambda: gateway.acks_of(refused) == ["rejected"])
+    assert not ran.exists()
+    wrappers.kill(process)
+    await eventually(lambda: not wrappers.agents())  # its child has left through the gate, or done all that it does
+    assert not ran.exists()
+    gateway.hold_started = False
+    wrappers.start("/bin/sh", "-c", f"echo x >> {ran}")
+    await eventually(lambda: exe.final)
+    assert ran.read_text() == "x\n"
+
+
+async def test_a_started_that_is_acknowledged_on_the_next_connection_opens_the_gate(
+    gateway: FakeGateway, wrappers: Wrappers, tmp_path: Path
+) -> None:
+    gateway.hold_started = True
+    ran = tmp_path / "ran"
     wrappers.start("/bin/sh", "-c", f"echo x >> {ran}")
     exe = await gateway.submit("exe_1")
     await eventually(lambda: any(frame["type"] == "started" for frame in gateway.frames))
-    await eventually(lambda: len(gateway.heartbeats) >= 2)  # time passes, as the wrapper itself shows
-    assert not ran.exists()
     gateway.hold_started = False
     await gateway.cut()
     await eventually(lambda: exe.final)

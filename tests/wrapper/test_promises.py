@@ -40,13 +40,16 @@ async def test_an_interrupt_of_one_that_waits_does_not_touch_the_one_that_runs(
 async def test_what_was_sent_is_kept_until_it_is_acknowledged(
     gateway: FakeGateway, wrappers: Wrappers, tmp_path: Path
 ) -> None:
-    go_on, end = tmp_path / "go-on", tmp_path / "end"
+    go_on, more, end = (tmp_path / name for name in ("go-on", "more", "end"))
     until = "while ! [ -e {} ]; do sleep 0.02; done"
-    wrappers.start("/bin/sh", "-c", f"{until.format(go_on)}; echo a; sleep 0.3; echo b; {until.format(end)}")
+    wait, wait_more, wait_end = (until.format(file) for file in (go_on, more, end))
+    wrappers.start("/bin/sh", "-c", f"{wait}; echo a; {wait_more}; echo b; {wait_end}")
     exe = await gateway.submit("exe_1")
     await eventually(lambda: exe.status == "running")
     gateway.ack = False
     go_on.touch()
+    await eventually(lambda: exe.acked >= 2)
+    more.touch()
     await eventually(lambda: exe.acked >= 3)  # the second was sent, so the first was sent long ago
     await gateway.cut()
     await eventually(lambda: len(gateway.hellos) == 2)
