@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
@@ -88,3 +89,20 @@ def test_whatever_is_sent_again_reordered_or_refused_an_ack_never_lies(seed: int
                     line.refused(expected)
         assert line.acked <= committed
         assert stored == list(range(1, committed + 1))
+
+
+@pytest.mark.parametrize("ended", [None, "terminal"])
+@pytest.mark.parametrize("expected", [None, 1, 3, 9])
+@pytest.mark.parametrize("queued", [None, 0, 1, 5])
+def test_what_follows_is_what_take_would_apply_whole(queued: int | None, expected: int | None, ended: Any) -> None:
+    for acked in range((queued or 0) + 1):
+        for first in range(1, 8):
+            for last in range(first, 9):
+                line = Line(acked)
+                line.queued, line.expected, line.ended = queued, expected, ended
+                follows = line.follows(first)
+                verdict = line.take(first, last)
+                if follows:
+                    assert verdict == Apply(first, 0)
+                elif expected is None and queued is not None:
+                    assert verdict != Apply(first, 0), "nothing is amiss, and it was the next"

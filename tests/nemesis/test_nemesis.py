@@ -19,7 +19,7 @@ AT_LEAST = 60
 
 
 @pytest.mark.ray
-@pytest.mark.crowd
+@pytest.mark.alone
 @pytest.mark.timeout(420)
 def test_sixty_faults_and_not_one_anomaly(tmp_path: Path) -> None:
     run = Run(tmp_path / "run", SEED, faults=FAULTS, within_s=WITHIN_S)

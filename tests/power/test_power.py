@@ -25,7 +25,6 @@ HELD = {
 }
 
 
-@pytest.mark.timeless
 @pytest.mark.parametrize(("kind", "lives", "least"), LIVES, ids=[kind.name for kind, _, _ in LIVES])
 def test_a_power_cut_at_any_write_or_sync_loses_nothing_that_was_acknowledged(
     kind: Kind, lives: int, least: int

@@ -238,7 +238,6 @@ PLANTS = (
 )
 
 
-@pytest.mark.timeless
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.name)
 def test_a_planted_bug_is_found_and_named(plant: Plant) -> None:

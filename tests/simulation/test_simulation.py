@@ -30,7 +30,6 @@ def _collector() -> Iterator[None]:
     gc.enable()
 
 
-@pytest.mark.timeless
 @pytest.mark.timeout(1800)  # half a minute alone; on a machine that is shared by many, many minutes
 @pytest.mark.parametrize("part", range(BLOCKS))
 def test_no_guarantee_breaks_in_any_of_these_worlds(part: int) -> None:
@@ -42,7 +41,6 @@ def test_no_guarantee_breaks_in_any_of_these_worlds(part: int) -> None:
     print(f"{SEEDS} seeds, {steps} steps")
 
 
-@pytest.mark.timeless
 def test_one_seed_is_one_run_bit_for_bit() -> None:
     for seed in TWICE:
         first, second = run(plan.make(seed)), run(plan.make(seed))
@@ -67,7 +65,6 @@ def test_another_process_with_another_hash_seed_runs_the_same() -> None:
         assert [there[str(seed)] for seed in TWICE] == here
 
 
-@pytest.mark.timeless
 def test_a_world_has_what_it_is_about() -> None:
     """Else nothing was tested: work was done, agents ran, watchers saw, processes fell and were born again."""
     sums: dict[str, int] = {}

@@ -13,7 +13,6 @@ from tests.simulation.kernel import Violation
 from tests.simulation.smallscope import SCOPES, Explorer, Scope, SmallStore
 
 
-@pytest.mark.timeless
 @pytest.mark.timeout(900)  # seconds alone; on a machine that is shared by many, minutes
 @pytest.mark.parametrize("scope", SCOPES, ids=lambda s: f"{s.deadline}, {1 + s.other} wrappers, {s.faults} faults")
 def test_every_interleaving_keeps_every_guarantee(scope: Scope) -> None:
@@ -38,7 +37,6 @@ class NoFence(SmallStore):
         return super().append_in_transaction(replace(item, epoch=row[0]), wall_ms, service_ms)
 
 
-@pytest.mark.timeless
 @pytest.mark.parametrize(("made", "other", "guarantee"), [(NoGrace, True, "G12"), (NoFence, False, "G6")])
 def test_a_planted_bug_is_found_with_the_way_that_leads_to_it(
     made: type[SmallStore], other: bool, guarantee: str
