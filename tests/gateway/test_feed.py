@@ -123,6 +123,21 @@ async def test_the_ring_serves_who_stands_in_it_and_the_store_serves_the_rest() 
     assert one[0].encoded() == b'{"type":"events","events":[{"seq":11},{"seq":12},{"seq":13}],"live":true}'
 
 
+@pytest.mark.parametrize("limit_bytes", [1 << 20, 30, 5])
+async def test_behind_a_cursor_stands_exactly_what_comes_next_or_nothing(limit_bytes: int) -> None:
+    """Whether it is the newest batch as it was published, a part of it, several, or has left the ring."""
+    log = Log()
+    feed = log.feed(limit=6, limit_bytes=limit_bytes)
+    for n in (1, 3, 2, 1, 4, 7):
+        feed.publish(log.grow(n))
+        kept = [e.seq for e in feed._ring]
+        for cursor in range(len(log.rows) + 2):
+            wanted = [seq for seq in kept if seq > cursor] if cursor + 1 in kept else []
+            assert [e.seq for e in feed.after(cursor)] == wanted, (kept, cursor)
+    feed.behind(3)
+    assert not feed.after(3)
+
+
 async def test_a_batch_that_does_not_continue_the_ring_sends_readers_to_the_store() -> None:
     log = Log(2)
     feed = log.feed()

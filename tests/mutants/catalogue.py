@@ -571,7 +571,7 @@ CATALOGUE: Final[tuple[Mutant, ...]] = (
         "actors/gateway/feed.py",
         "if newest and newest[0].seq == cursor + 1 and len(newest) <= len(ring):",
         "if newest and len(newest) <= len(ring):",
-        (FEED + "test_readers_of_any_speed_see_every_event_once_and_in_order",),
+        (FEED + "test_behind_a_cursor_stands_exactly_what_comes_next_or_nothing",),
     ),
     Mutant(
         "what comes after a close is taken all the same",
