@@ -6,9 +6,9 @@ last one. A page may begin within a run and, where it counts events exactly, end
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import closing
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from actors.protocol.errors import HoldfastError
 from actors.store import rows
@@ -32,6 +32,14 @@ _SPELLED: Final = (
 )
 
 Found = tuple[int, str | None, str, str]  # seq, execution_id, type, fragment
+
+
+class Asked(NamedTuple):
+    """before: a page of the newest that stand before it, from its end on."""
+
+    after: int
+    before: int | None
+    types: frozenset[str]
 
 
 class Replay(Reads):
@@ -67,8 +75,7 @@ class Replay(Reads):
         with self._snapshot() as c:
             head = self._head(session_id)
             with closing(c.execute(sql, values)) as found:
-                among_them = _chosen(found, after_seq, before_seq, frozenset(types))
-                kept, full = _within(among_them, limit, max_bytes)
+                kept, full = _taken(found, Asked(after_seq, before_seq, frozenset(types)), limit, max_bytes)
         if before_seq is not None:
             kept.reverse()
         seqs, execution_ids, types_, fragments = zip(*kept, strict=True) if kept else ((),) * 4
@@ -119,34 +126,38 @@ def _after(lines: bytes, after_seq: int) -> bytes:
     return lines.split(b"\n", passed)[passed] if passed > 0 else lines
 
 
-def _chosen(
-    found: Iterable[tuple[Any, ...]], after_seq: int, before_seq: int | None, types: frozenset[str]
-) -> Iterator[tuple[Found, int]]:
-    """Event by event, in the order of the rows, and how many bytes each counts. Of a run those that are asked for."""
-    for seq, execution_id, exec_seq, type_, ts_ms, data, run_length in found:
-        if not run_length:
-            yield (seq, execution_id, type_, rows.fragment(seq, execution_id, exec_seq, type_, ts_ms, data)), len(data)
-            continue
-        lines, one = data.split("\n"), type_.strip()
-        kinds = [rows.type_of(line) for line in lines] if " " in one else [one] * run_length
-        run = [
-            (n, execution_id, kind, line)
-            for n, kind, line in zip(range(seq + 1 - run_length, seq + 1), kinds, lines, strict=True)
-            if n > after_seq and (before_seq is None or n < before_seq) and (not types or kind in types)
-        ]
-        for event in run if before_seq is None else reversed(run):
-            yield event, len(event[3])
-
-
-def _within(found: Iterable[tuple[Found, int]], limit: int, max_bytes: int) -> tuple[list[Found], bool]:
+def _taken(found: Iterable[tuple[Any, ...]], asked: Asked, limit: int, max_bytes: int) -> tuple[list[Found], bool]:
     """Events up to so many and so many bytes, the first in any case; and whether one of the limits was met."""
     kept: list[Found] = []
     size = 0
-    for event, bytes_ in found:
-        size += bytes_
-        if kept and size > max_bytes:
-            return kept, True
-        kept.append(event)
-        if len(kept) >= limit:
-            return kept, True
+    for seq, execution_id, exec_seq, type_, ts_ms, data, run_length in found:
+        if run_length:
+            kept += (run := _of_run(seq, execution_id, type_, data, run_length, asked))
+            size += sum([len(event[3]) for event in run])
+        else:
+            kept.append((seq, execution_id, type_, rows.fragment(seq, execution_id, exec_seq, type_, ts_ms, data)))
+            size += len(data)
+        if len(kept) >= limit or size > max_bytes:
+            return (kept if size <= max_bytes else _fitting(kept, max_bytes))[:limit], True
     return kept, False
+
+
+def _of_run(seq: int, execution_id: str | None, type_: str, words: str, run_length: int, asked: Asked) -> list[Found]:
+    """Those that are asked for, in the order that is asked for."""
+    lines, one = words.split("\n"), type_.strip()
+    kinds = [rows.type_of(line) for line in lines] if " " in one else [one] * run_length
+    run = [
+        (n, execution_id, kind, line)
+        for n, kind, line in zip(range(seq + 1 - run_length, seq + 1), kinds, lines, strict=True)
+        if n > asked.after and (asked.before is None or n < asked.before) and (not asked.types or kind in asked.types)
+    ]
+    return run if asked.before is None else run[::-1]
+
+
+def _fitting(kept: list[Found], max_bytes: int) -> list[Found]:
+    size = 0
+    for n, event in enumerate(kept):
+        size += len(event[3])
+        if n and size > max_bytes:
+            return kept[:n]
+    return kept
