@@ -62,10 +62,12 @@ INSERT_LONG = _INSERT.format(data="cast(substr(?3, e.value->>2, e.value->>3) as 
 INSERT_WORDS = (
     "insert into runs (words) select cast(substr(?2, value->>6, value->>7) as text) from json_each(?1) order by key"
 )
+# SQLite numbers the rows of one insert one after the other, each one more than the highest there is; `events` has no
+# such numbers, so the last one given stays that of the last words.
 INSERT_RUNS = (
     f"insert into events ({rows.EVENT_COLUMNS}, run_id, run_bytes, run_length) "
-    "select value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, ?2, '', ?3 + key, value->>7, value->>8 "
-    "from json_each(?1)"
+    "select value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, ?2, '', "
+    "last_insert_rowid() - ?3 + 1 + key, value->>7, value->>8 from json_each(?1)"
 )
 RUN_EVENTS: Final = 100  # in a row at most: who begins within it reads the others in vain; the gain is had by then
 LONG_BYTES: Final = 512  # on average
@@ -110,9 +112,8 @@ class Appends:
             (runs if _makes_runs(placed_one[0].events) else others).append(placed_one)
         for placed, _, _ in _portions(runs):
             text, words, n = _in_runs(placed)
-            # SQLite numbers the rows of one insert one after the other, each one more than the highest there is.
-            last_id = c.execute(INSERT_WORDS, (text, words)).lastrowid
-            c.execute(INSERT_RUNS, (text, wall_ms, last_id - n + 1))
+            c.execute(INSERT_WORDS, (text, words))
+            c.execute(INSERT_RUNS, (text, wall_ms, n))
         for placed, size, n in _portions(others):
             if size < n * LONG_BYTES:
                 c.execute(INSERT, (_within(placed), wall_ms))
