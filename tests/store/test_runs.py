@@ -18,6 +18,7 @@ from actors.store import rows, schema
 from actors.store.append import LONG_BYTES, RUN_EVENTS
 from actors.store.contract import AppendItem, EncodedEvent
 from actors.store.locks import library
+from tests.each_event import each_event
 from tests.world import World
 
 DAY_MS = 86_400_000
@@ -250,3 +251,13 @@ def _types(events: Sequence[str]) -> str:
 def test_a_run_says_its_types_once_and_the_last_ones_last() -> None:
     assert _types("aab") == " a b " and rows.last_type(_types("aab")) == "b"
     assert _types("aba") == " b a " and rows.last_type(_types("aba")) == "a"
+
+
+def test_judges_who_read_the_file_see_each_event(world: World) -> None:
+    told = Told(world)
+    told.append(*(said("output", n) for n in range(3)))
+    told.append(said("note", 1))
+    found = world.store._c.execute(f"select seq, type, execution_id, data from {each_event()} order by seq").fetchall()
+    assert [row[0] for row in found] == list(range(1, told.head + 1))
+    assert [row[:3] for row in found][told.first :] == [row[:3] for row in told.events]
+    assert [json.loads(row[3])["n"] for row in found[told.first :]] == [0, 1, 2, 1]
