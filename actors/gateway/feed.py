@@ -19,8 +19,7 @@ from actors.protocol.defaults import FEED_BYTES, FEED_EVENTS, PAGE_EVENTS
 from actors.protocol.errors import HoldfastError
 from actors.store.contract import Page, Spelled
 
-# Reads ahead of their readers in the whole gateway, FEED_BYTES each at most: a stalled reader keeps his until he is
-# closed.
+# Reads ahead of their readers in the whole gateway, of FEED_BYTES each: a stalled reader keeps his until he is closed.
 AHEAD_MAX: Final = 16
 AHEAD_PAGES: Final = 4  # of one read: a thread's wake-up and the loop's cost as much as the pages
 RIGHT_END: Final = 32  # entries that are quicker taken one by one from the ring's end

@@ -146,11 +146,11 @@ class Hub:
         )
 
     def _spelled(self, session_id: str, after_seq: int, pages: int) -> Awaitable[Sequence[Spelled]]:
-        return self._worker.read(lambda store: _pages_behind(store, session_id, after_seq, pages))
+        return self._worker.read(lambda store: pages_behind(store, session_id, after_seq, pages))
 
 
-def _pages_behind(store: Store, session_id: str, after_seq: int, pages: int) -> list[Spelled]:
-    """Each a short read of its own; FEED_BYTES in all, or one event."""
+def pages_behind(store: Store, session_id: str, after_seq: int, pages: int) -> list[Spelled]:
+    """Each a short read of its own; FEED_BYTES in all, and at most one row beyond them."""
     found: list[Spelled] = []
     room = FEED_BYTES
     while len(found) < pages and room > 0:

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from actors.gateway.feed import AHEAD_PAGES, Batch, CaughtUp, Entry, Ephemeral, Feed, Gone, Reset, Slots, Subscription
-from actors.gateway.hub import Hub
+from actors.gateway.hub import Hub, pages_behind
+from actors.protocol.defaults import FEED_BYTES, PAGE_EVENTS
 from actors.protocol.errors import HoldfastError
 from actors.store.contract import Appended, AppendItem, EncodedEvent, Page, Spelled
+from tests.world import World
 
 
 class Log:
@@ -238,6 +240,22 @@ async def test_pages_are_read_ahead_while_there_is_room_and_their_room_comes_bac
     assert feed.ahead.free == 1
     left = list(range(5, len(log.rows) + 1))
     assert seqs(await told(other, 2 * AHEAD_PAGES)) == left and feed.ahead.free == 2, "at the end nothing is ahead"
+
+
+def test_several_pages_of_one_read_follow_each_other_and_are_bounded_together(world: World) -> None:
+    world.running()
+    for k in range(6):
+        world.append(world.item(2 + k * 250, 250))
+    pages = pages_behind(world.store, "s", 0, 4)
+    said = [event["seq"] for page in pages for event in json.loads(b"[%b]" % page.joined)]
+    assert said == list(range(1, pages[-1].last_seq + 1)) and len(pages) == 4, "to the end, and not beyond it"
+    assert len(pages_behind(world.store, "s", 0, 2)) == 2
+    assert pages_behind(world.store, "s", pages[-1].last_seq, 4)[0].joined == b""
+    big = FEED_BYTES // 5
+    for k in range(20):
+        world.append(world.item(1502 + k, 1, text="x" * big))
+    pages = pages_behind(world.store, "s", pages[-1].last_seq, PAGE_EVENTS)
+    assert FEED_BYTES - big < sum(len(page.joined) for page in pages) < FEED_BYTES + 2 * big
 
 
 async def test_what_was_read_ahead_is_put_away_when_the_ring_was_quicker() -> None:
