@@ -629,7 +629,7 @@ CATALOGUE: Final[tuple[Mutant, ...]] = (
         "actors/store/replay.py",
         "[passed] if passed > 0 else lines",
         "[0] if passed < 0 else lines",
-        (RUNS + "test_a_log_of_runs_reads_as_one_of_events",),
+        (RUNS + "test_a_page_begins_and_ends_anywhere_in_a_run",),
     ),
     Mutant(
         "a page of what stands before leaves out the run that reaches beyond",
@@ -637,7 +637,7 @@ CATALOGUE: Final[tuple[Mutant, ...]] = (
         "actors/store/replay.py",
         "values += [before_seq + RUN_EVENTS, before_seq]",
         "values += [before_seq, before_seq]",
-        (RUNS + "test_a_log_of_runs_reads_as_one_of_events",),
+        (RUNS + "test_a_page_begins_and_ends_anywhere_in_a_run",),
     ),
     Mutant(
         "runs of one group get the words of their neighbours",

@@ -120,6 +120,22 @@ def test_a_log_of_runs_reads_as_one_of_events(
     world.close()
 
 
+def test_a_page_begins_and_ends_anywhere_in_a_run(world: World) -> None:
+    told = Told(world)
+    for types in (("output",), ("note", "output"), ("output",)):
+        told.append(*(said(types[k % len(types)], k) for k in range(6)))
+    assert lengths(world)[-3:] == [6, 6, 6]
+    log = told.events
+    for k in range(len(log) + 1):
+        after = told.first + k
+        assert world.store.spelled("s", after, 500).joined.decode() == ",".join(row[3] for row in log[k:])
+        assert world.store.page("s", after, 4).fragments == tuple(row[3] for row in log[k : k + 4])
+        before = world.store.page("s", told.first, 4, before_seq=after + 1)
+        assert before.fragments == tuple(row[3] for row in log[max(0, k - 4) : k])
+        notes = world.store.page("s", after, 500, types=("note",))
+        assert notes.seqs == tuple(row[0] for row in log[k:] if row[1] == "note")
+
+
 def test_short_events_of_one_item_are_rows_of_so_many_and_others_have_their_own(world: World) -> None:
     told = Told(world)
     before = len(lengths(world))
