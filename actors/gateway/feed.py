@@ -19,8 +19,9 @@ from actors.protocol.defaults import FEED_BYTES, FEED_EVENTS, PAGE_EVENTS
 from actors.protocol.errors import HoldfastError
 from actors.store.contract import Page, Spelled
 
-# Pages read ahead of their readers in the whole gateway: a stalled reader keeps his until he is closed.
+# Reads ahead of their readers in the whole gateway, of FEED_BYTES each: a stalled reader keeps his until he is closed.
 AHEAD_MAX: Final = 16
+AHEAD_PAGES: Final = 4  # of one read: a thread's wake-up and the loop's cost as much as the pages
 RIGHT_END: Final = 32  # entries that are quicker taken one by one from the ring's end
 FLEETING_MAX: Final = 64  # ephemeral frames waiting for one subscriber; they are dropped first
 CLOSING_TYPE: Final = "session.closed"  # the last event of a deleted session
@@ -98,7 +99,9 @@ class ReadPage(Protocol):
 
 
 class ReadSpelled(Protocol):
-    def __call__(self, session_id: str, after_seq: int, /) -> Awaitable[Spelled]: ...
+    def __call__(self, session_id: str, after_seq: int, pages: int, /) -> Awaitable[Sequence[Spelled]]:
+        """So many, each behind the one before it; fewer if the log ends, one in any case."""
+        ...
 
 
 class Taker(Protocol):
@@ -251,15 +254,16 @@ class Feed:
 # ---------------------------------------------------------------- a cursor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Asked:
-    """A page that was asked for, and what was known then."""
+    """Pages that were asked for, and what was known then."""
 
-    after: int
+    after: int  # the next one is behind this
     head: int
     batches: int
-    page: asyncio.Future[Page | Spelled]
-    slot: bool  # it was asked for ahead of its time
+    pages: asyncio.Future[Sequence[Page | Spelled]]
+    slot: bool  # they were asked for ahead of their time
+    told: int = 0  # of them
 
 
 class Subscription:
@@ -294,6 +298,7 @@ class Subscription:
         self.cursor = last_seq if after_seq is None else after_seq
         self._target = last_seq  # caught up: beyond what stood when it came; a busy session has no quieter moment
         self._asked: _Asked | None = None
+        self._ahead: _Asked | None = None  # what comes behind that
         self._reset: Reset | None = None
         if after_seq is not None:
             self._judge(stream_id, first_seq, last_seq, came_from)
@@ -408,48 +413,59 @@ class Subscription:
         ]
         return Batch(chosen, self._caught_up) if chosen else None
 
-    def _ask(self, *, ahead: bool = False) -> _Asked:
-        """The page behind the cursor."""
+    def _ask(self, after: int, pages: int = 1, *, slot: bool = False) -> _Asked:
         feed = self.feed
-        page: Awaitable[Page | Spelled]
+        found: Awaitable[Sequence[Page | Spelled]]
         if self._spelled:
-            page = feed.spell(feed.session_id, self.cursor)
+            found = feed.spell(feed.session_id, after, pages)
         else:
-            page = feed.read(feed.session_id, self.cursor, self.types, self.execution_id)
-        self._asked = _Asked(self.cursor, feed.head, feed.batches, asyncio.ensure_future(page), ahead)
-        return self._asked
+            found = self._one_page(feed.read(feed.session_id, after, self.types, self.execution_id))
+        return _Asked(after, feed.head, feed.batches, asyncio.ensure_future(found), slot)
 
-    def _ask_ahead(self) -> None:
-        """While this page is sent. If there is no room for it, or the store has none, it is asked for when wanted."""
+    @staticmethod
+    async def _one_page(page: Awaitable[Page]) -> Sequence[Page]:
+        return [await page]
+
+    def _ask_ahead(self, after: int) -> None:
+        """While these pages are sent. If there is no room for more, or the store has none, one is asked for when it is
+        wanted."""
         if self.feed.ahead.take():
             try:
-                self._ask(ahead=True)
+                self._ahead = self._ask(after, AHEAD_PAGES, slot=True)
             except HoldfastError:
                 self.feed.ahead.free += 1
 
-    def _put_away(self) -> None:
-        if self._asked is not None:
-            asked, self._asked = self._asked, None
+    def _put_away(self, *, all: bool = True) -> None:
+        """What was asked for; or only the first of it, and the other is next."""
+        gone = [asked for asked in ((self._asked, self._ahead) if all else (self._asked,)) if asked is not None]
+        self._asked, self._ahead = None if all else self._ahead, None
+        for asked in gone:
             self.feed.ahead.free += asked.slot
-            if not asked.page.cancel() and not asked.page.cancelled():
-                asked.page.exception()  # looked at: asyncio complains of errors that nobody saw
+            if not asked.pages.cancel() and not asked.pages.cancelled():
+                asked.pages.exception()  # looked at: asyncio complains of errors that nobody saw
 
     async def _read(self) -> Batch | None:
         """A page from the store, filtered there."""
         asked = self._asked
         if asked is None or asked.after != self.cursor:
             self._put_away()  # the ring was quicker, or the cursor jumped
-            asked = self._ask()
+            asked = self._asked = self._ask(self.cursor)
         try:
-            page = await asyncio.shield(asked.page)
+            pages = await asyncio.shield(asked.pages)
         except HoldfastError as error:
             if error.code not in ("session_not_found", "session_deleted"):
                 raise
             self._over = True
             return None
         finally:
-            if asked.page.done():
+            if asked.pages.done() and (asked.pages.cancelled() or asked.pages.exception() is not None):
                 self._put_away()
+        page = pages[asked.told]
+        if self._spelled and not asked.told and pages[-1].scanned_to < page.last_seq:
+            self._ask_ahead(pages[-1].scanned_to)
+        asked.told, asked.after = asked.told + 1, page.scanned_to
+        if asked.told == len(pages):
+            self._put_away(all=False)
         if page.last_seq < asked.head == self.feed.head and asked.batches == self.feed.batches:
             self.feed.behind(page.last_seq)  # unless something was committed since: then the page is the old one
         self.feed.advance(page.last_seq)
@@ -458,8 +474,6 @@ class Subscription:
         self.cursor = max(self.cursor, page.scanned_to)
         if isinstance(page, Spelled):
             self._over |= page.last_type == CLOSING_TYPE
-            if self.cursor < page.last_seq:
-                self._ask_ahead()
             return Batch((), self._caught_up, _frame(page.joined, self._caught_up)) if page.joined else None
         entries = entries_of(zip(page.seqs, page.types, page.execution_ids, page.fragments, strict=True))
         self._over |= bool(entries) and entries[-1].type == CLOSING_TYPE

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from actors.gateway.feed import AHEAD_MAX, PAGE_LIMIT, Feed, Slots, Subscription, entries_of
@@ -16,7 +16,7 @@ from actors.gateway.fleet import Fleet
 from actors.protocol.defaults import FEED_BYTES
 from actors.protocol.errors import HoldfastError
 from actors.store import rows
-from actors.store.contract import Appended, AppendItem, Page, Spelled
+from actors.store.contract import Appended, AppendItem, Page, Spelled, Store
 from actors.store.worker import StoreWorker
 
 SUBSCRIBERS_MAX: Final = 1000  # per session; each costs a socket, and one loop wakes them all
@@ -146,5 +146,19 @@ class Hub:
             )
         )
 
-    def _spelled(self, session_id: str, after_seq: int) -> Awaitable[Spelled]:
-        return self._worker.read(lambda store: store.spelled(session_id, after_seq, PAGE_LIMIT, max_bytes=FEED_BYTES))
+    def _spelled(self, session_id: str, after_seq: int, pages: int) -> Awaitable[Sequence[Spelled]]:
+        return self._worker.read(lambda store: pages_behind(store, session_id, after_seq, pages))
+
+
+def pages_behind(store: Store, session_id: str, after_seq: int, pages: int) -> list[Spelled]:
+    """Each a short read of its own; FEED_BYTES in all, and at most one row beyond them."""
+    found: list[Spelled] = []
+    room = FEED_BYTES
+    while len(found) < pages and room > 0:
+        page = store.spelled(session_id, after_seq, PAGE_LIMIT, max_bytes=room)
+        found.append(page)
+        room -= len(page.joined)
+        after_seq = page.scanned_to
+        if after_seq >= page.last_seq:
+            break
+    return found

@@ -6,6 +6,8 @@ this range; zero rows in either refuses the item, and one read tells why. The ca
 Neighbours of different sessions are tried together first, the same three statements over all of them (ADR 8): each
 statement gives the GIL away once, so a group costs a handful of hand-overs and not a handful per record. One row less
 than asked for in (1) or (2) undoes them all, and they are taken one by one, each by the same statements.
+An item of several short events is stored as runs, a row each of as many as RUN_EVENTS, spelled for the wire (ADR 11):
+an insert and a replay then cost by the rows. Other events have a row of their own.
 """
 
 from __future__ import annotations
@@ -48,15 +50,30 @@ FENCE_MANY = tuple(sql.format(of="wanted.", from_wanted=_FROM_WANTED) for sql in
 _INSERT = (
     "with item as materialized (select value->>0 as sid, value->>1 as seq, value->>2 as eid, value->>3 as number, "
     "value->'$[4]' as events from json_each(?1)) "
-    "insert into events select sid, seq + e.key, eid, number + e.key, e.value->>0, e.value->>1, ?2, {data} "
+    f"insert into events ({rows.EVENT_COLUMNS}) "
+    "select sid, seq + e.key, eid, number + e.key, e.value->>0, e.value->>1, ?2, {data} "
     "from item, json_each(item.events) as e"
 )
 INSERT = _INSERT.format(data="e.value->>2")
 # Long ones travel beside the text, end to end, and the text says where each begins: 16 KiB of output inside it would
 # be escaped, read, unescaped (113 µs an event, and 57 so); for 40 bytes the text is the quicker (3.0 µs, and 3.8 so).
 INSERT_LONG = _INSERT.format(data="cast(substr(?3, e.value->>2, e.value->>3) as text)")
+# The words of runs stand end to end beside the text, as those of long events do.
+INSERT_WORDS = (
+    "insert into runs (words) select cast(substr(?2, value->>6, value->>7) as text) from json_each(?1) order by key"
+)
+# SQLite numbers the rows of one insert one after the other, each one more than the highest there is; `events` has no
+# such numbers, so the last one given stays that of the last words.
+INSERT_RUNS = (
+    f"insert into events ({rows.EVENT_COLUMNS}, run_id, run_bytes, run_length) "
+    "select value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, ?2, '', "
+    "last_insert_rowid() - ?3 + 1 + key, value->>7, value->>8 from json_each(?1)"
+)
+RUN_EVENTS: Final = 100  # in a row at most: who begins within it reads the others in vain; the gain is had by then
 LONG_BYTES: Final = 512  # on average
 TEXT_BYTES: Final = 1 << 20  # of rows handed to one insert: bounds what a group needs twice in memory
+
+Placed = tuple[AppendItem, Appended]
 
 
 class Appends:
@@ -89,7 +106,15 @@ class Appends:
         if len(heads) != len(items) or c.execute(executions, values).rowcount != len(items):
             return None
         done = [_appended(item, heads[item.session_id]) for item in items]
-        for placed, size, n in _portions(zip(items, done, strict=True)):
+        runs: list[Placed] = []
+        others: list[Placed] = []
+        for placed_one in zip(items, done, strict=True):
+            (runs if _makes_runs(placed_one[0].events) else others).append(placed_one)
+        for placed, _, _ in _portions(runs):
+            text, words, n = _in_runs(placed)
+            c.execute(INSERT_WORDS, (text, words))
+            c.execute(INSERT_RUNS, (text, wall_ms, n))
+        for placed, size, n in _portions(others):
             if size < n * LONG_BYTES:
                 c.execute(INSERT, (_within(placed), wall_ms))
             else:
@@ -151,11 +176,15 @@ def _text(rows_: Sequence[Any]) -> str:
     return orjson.dumps(rows_).decode()
 
 
-def _portions(
-    placed: Iterable[tuple[AppendItem, Appended]],
-) -> Iterator[tuple[list[tuple[AppendItem, Appended]], int, int]]:
+def _makes_runs(events: Sequence[EncodedEvent]) -> bool:
+    """Several short ones. Of long ones the bytes are what costs, not the rows."""
+    n = len(events)
+    return n > 1 and sum([len(e.data) for e in events]) < n * LONG_BYTES
+
+
+def _portions(placed: Iterable[Placed]) -> Iterator[tuple[list[Placed], int, int]]:
     """The items with their places, in portions of about TEXT_BYTES; characters and events of each."""
-    held: list[tuple[AppendItem, Appended]] = []
+    held: list[Placed] = []
     size = n = 0
     for one in placed:
         held.append(one)
@@ -172,11 +201,11 @@ def _row(item: AppendItem, at: Appended, events: list[Any]) -> tuple[Any, ...]:
     return item.session_id, at.first_seq, item.execution_id, item.first, events
 
 
-def _within(placed: Sequence[tuple[AppendItem, Appended]]) -> str:
+def _within(placed: Sequence[Placed]) -> str:
     return _text([_row(item, at, [(e.type, e.ts_ms, e.data) for e in item.events]) for item, at in placed])
 
 
-def _beside(placed: Sequence[tuple[AppendItem, Appended]]) -> tuple[str, bytes]:
+def _beside(placed: Sequence[Placed]) -> tuple[str, bytes]:
     """The rows with the place and the length of each body, and the bodies."""
     rows_: list[Any] = []
     bodies: list[bytes] = []
@@ -189,3 +218,22 @@ def _beside(placed: Sequence[tuple[AppendItem, Appended]]) -> tuple[str, bytes]:
             begins += len(body)
         rows_.append(_row(item, at, events))
     return _text(rows_), b"".join(bodies)
+
+
+def _in_runs(placed: Sequence[Placed]) -> tuple[str, bytes, int]:
+    """The rows of runs, each with the place and the length of its words; the words; how many rows."""
+    rows_: list[Any] = []
+    bodies: list[bytes] = []
+    begins = 1
+    for item, at in placed:
+        ahead = item.first - at.first_seq
+        for k in range(0, len(item.events), RUN_EVENTS):
+            events = item.events[k : k + RUN_EVENTS]
+            n, seq = len(events), at.first_seq + k
+            last, type_, lines = seq + n - 1, *rows.run(seq, item.execution_id, seq + ahead, events)
+            size = len(lines)
+            place = (begins, size, n)
+            rows_.append((item.session_id, last, item.execution_id, last + ahead, type_, events[-1].ts_ms, *place))
+            bodies.append(lines)
+            begins += size
+    return _text(rows_), b"".join(bodies), len(rows_)

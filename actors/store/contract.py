@@ -49,7 +49,8 @@ class Outcome:
 
 
 class EncodedEvent(NamedTuple):
-    """An event checked and encoded before it is queued: `data` is a JSON object as text, `type` a plain name.
+    """An event checked and encoded before it is queued: `data` is a JSON object as one line of text, `type` a plain
+    name.
 
     A tuple, because it is made once per event: a frozen dataclass costs three times as much.
     """

@@ -184,7 +184,7 @@ class Transitions(StationTransitions):
             if isinstance(effect, fx.Append):
                 last_seq += 1
                 self._c.execute(
-                    "insert into events values (?, ?, ?, ?, ?, ?, ?, ?)",
+                    f"insert into events ({rows.EVENT_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?)",
                     (
                         sid,
                         last_seq,

@@ -1,26 +1,45 @@
-"""A session's log, read page by page: as rows for whoever chooses among them, or as one text ready for the wire."""
+"""A session's log, read page by page: as rows for whoever chooses among them, or as one text ready for the wire.
+
+A row of `events` is one event in columns, or a run of them as the wire spells them (ADR 11); its seq is that of the
+last one. A page may begin within a run and, where it counts events exactly, end within one: it is cut at the lines.
+"""
 
 from __future__ import annotations
 
-from itertools import starmap
-from typing import Any, Final
+from collections.abc import Iterable
+from contextlib import closing
+from typing import Any, Final, NamedTuple
 
 from actors.protocol.errors import HoldfastError
 from actors.store import rows
+from actors.store.append import RUN_EVENTS
 from actors.store.contract import Page, Spelled
 from actors.store.reads import Reads
 
 _RANGE: Final = "from events where session_id = ? and seq > ? and seq <= ?"
-_BYTES: Final = f"select sum(octet_length(data)) {_RANGE}"
+_SIZE: Final = "octet_length(data) + run_bytes"
+_BYTES: Final = f"select sum({_SIZE}) {_RANGE}"
+_NEXT: Final = "select min(seq) from events where session_id = ? and seq > ?"
 _FITTING: Final = (
     "select coalesce(max(seq) filter (where upto <= ?), min(seq)) "
-    f"from (select seq, sum(octet_length(data)) over (order by seq) as upto {_RANGE})"
+    f"from (select seq, sum({_SIZE}) over (order by seq) as upto {_RANGE})"
 )
+_WORDS: Final = "(select words from runs where id = run_id)"
 # The inner order is kept: SQLite drops it only for aggregates that cannot tell. `type` is that of the last row.
 _SPELLED: Final = (
-    "select max(seq), type, cast(group_concat(words, ',') as blob) "
-    f"from (select seq, type, {rows.FRAGMENT_SQL} as words {_RANGE} order by seq)"
+    "select max(seq), type, cast(group_concat(words, char(10)) as blob) "
+    f"from (select seq, type, iif(run_length, {_WORDS}, {rows.FRAGMENT_SQL}) as words {_RANGE} order by seq)"
 )
+
+Found = tuple[int, str | None, str, str]  # seq, execution_id, type, fragment
+
+
+class Asked(NamedTuple):
+    """before: a page of the newest that stand before it, from its end on."""
+
+    after: int
+    before: int | None
+    types: frozenset[str]
 
 
 class Replay(Reads):
@@ -38,28 +57,28 @@ class Replay(Reads):
         max_bytes: int = 1 << 20,
     ) -> Page:
         where, values = ["session_id = ?", "seq > ?"], [session_id, after_seq]
-        if before_seq is not None:
-            where.append("seq < ?")
-            values.append(before_seq)
+        if before_seq is not None:  # within the last run there may be some that stand before it
+            where += ["seq < ?", f"{rows.FIRST_SQL} < ?"]
+            values += [before_seq + RUN_EVENTS, before_seq]
         if types:
-            where.append(f"type in ({', '.join('?' * len(types))})")
-            values += types
+            among = " or ".join(["instr(type, ?)"] * len(types))
+            where.append(f"(type in ({', '.join('?' * len(types))}) or (run_length and ({among})))")
+            values += [*types, *(f" {type} " for type in types)]
         if execution_id is not None:
             where.append("execution_id = ?")
             values.append(execution_id)
         order = "desc" if before_seq is not None else "asc"
         sql = (
-            f"select seq, execution_id, exec_seq, type, ts_ms, data from events where {' and '.join(where)} "
-            f"order by seq {order} limit ?"
+            f"select seq, execution_id, exec_seq, type, ts_ms, iif(run_length, {_WORDS}, data), run_length from events "
+            f"where {' and '.join(where)} order by seq {order}"
         )
         with self._snapshot() as c:
             head = self._head(session_id)
-            found = c.execute(sql, [*values, limit]).fetchall()
-        kept = _within(found, max_bytes)
-        full = len(found) == limit or len(kept) < len(found)
+            with closing(c.execute(sql, values)) as found:
+                kept, full = _taken(found, Asked(after_seq, before_seq, frozenset(types)), limit, max_bytes)
         if before_seq is not None:
             kept.reverse()
-        seqs, execution_ids, _, types_, _, _ = zip(*kept, strict=True) if kept else ((),) * 6
+        seqs, execution_ids, types_, fragments = zip(*kept, strict=True) if kept else ((),) * 4
         return Page(
             stream_id=head[0],
             first_seq=head[1],
@@ -67,20 +86,28 @@ class Replay(Reads):
             seqs=seqs,
             types=types_,
             execution_ids=execution_ids,
-            fragments=tuple(starmap(rows.fragment, kept)),
+            fragments=fragments,
             scanned_to=seqs[-1] if full and kept else head[2],
         )
 
     def spelled(self, session_id: str, after_seq: int, limit: int, *, max_bytes: int = 1 << 20) -> Spelled:
         """SQLite joins the words in one step, without the interpreter's lock: half the cost of rows (performance.md).
-        The range is bounded by numbers, and by bytes before any of them is read: one event comes in any case."""
+        The range is bounded by numbers, and by bytes before any of them is read: one row comes in any case."""
         with self._snapshot() as c:
             head = self._head(session_id)
             upto = min(after_seq + limit, head[2])
-            if (c.execute(_BYTES, (session_id, after_seq, upto)).fetchone()[0] or 0) > max_bytes:
+            size = c.execute(_BYTES, (session_id, after_seq, upto)).fetchone()[0]
+            if size is None:  # nothing ends there: a run that is longer, or the end of the log
+                upto = c.execute(_NEXT, (session_id, after_seq)).fetchone()[0] or upto
+            elif size > max_bytes:
                 upto = c.execute(_FITTING, (max_bytes, session_id, after_seq, upto)).fetchone()[0]
-            last, last_type, joined = c.execute(_SPELLED, (session_id, after_seq, upto)).fetchone()
-        return Spelled(*head, last_type=last_type, joined=joined or b"", scanned_to=max(upto, last or 0))
+            last, type_, lines = c.execute(_SPELLED, (session_id, after_seq, upto)).fetchone()
+        return Spelled(
+            *head,
+            last_type=rows.last_type(type_) if type_ else None,
+            joined=_after(lines, after_seq).replace(b"\n", b",") if lines else b"",
+            scanned_to=last or upto,
+        )
 
     def _head(self, session_id: str) -> tuple[str, int, int]:
         """stream_id, first_seq, last_seq. Raises session_not_found."""
@@ -92,13 +119,45 @@ class Replay(Reads):
         return found
 
 
-def _within(found: list[tuple[Any, ...]], max_bytes: int) -> list[tuple[Any, ...]]:
-    """Events up to so many bytes of data, and the first in any case."""
-    if sum([len(row[5]) for row in found]) <= max_bytes:
-        return found
+def _after(lines: bytes, after_seq: int) -> bytes:
+    """Without those at the beginning that the cursor has passed."""
+    first = int(lines[len(b'{"seq":') : lines.index(b",")])
+    passed = after_seq + 1 - first
+    return lines.split(b"\n", passed)[passed] if passed > 0 else lines
+
+
+def _taken(found: Iterable[tuple[Any, ...]], asked: Asked, limit: int, max_bytes: int) -> tuple[list[Found], bool]:
+    """Events up to so many and so many bytes, the first in any case; and whether one of the limits was met."""
+    kept: list[Found] = []
     size = 0
-    for n, row in enumerate(found):
-        size += len(row[5])
+    for seq, execution_id, exec_seq, type_, ts_ms, data, run_length in found:
+        if run_length:
+            kept += (run := _of_run(seq, execution_id, type_, data, run_length, asked))
+            size += sum([len(event[3]) for event in run])
+        else:
+            kept.append((seq, execution_id, type_, rows.fragment(seq, execution_id, exec_seq, type_, ts_ms, data)))
+            size += len(data)
+        if len(kept) >= limit or size > max_bytes:
+            return (kept if size <= max_bytes else _fitting(kept, max_bytes))[:limit], True
+    return kept, False
+
+
+def _of_run(seq: int, execution_id: str | None, type_: str, words: str, run_length: int, asked: Asked) -> list[Found]:
+    """Those that are asked for, in the order that is asked for."""
+    lines, one = words.split("\n"), type_.strip()
+    kinds = [rows.type_of(line) for line in lines] if " " in one else [one] * run_length
+    run = [
+        (n, execution_id, kind, line)
+        for n, kind, line in zip(range(seq + 1 - run_length, seq + 1), kinds, lines, strict=True)
+        if n > asked.after and (asked.before is None or n < asked.before) and (not asked.types or kind in asked.types)
+    ]
+    return run if asked.before is None else run[::-1]
+
+
+def _fitting(kept: list[Found], max_bytes: int) -> list[Found]:
+    size = 0
+    for n, event in enumerate(kept):
+        size += len(event[3])
         if n and size > max_bytes:
-            return found[:n]
-    return found
+            return kept[:n]
+    return kept

@@ -9,6 +9,7 @@ in the same transaction: a reader sees both or neither.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from typing import TypeVar
 
 from actors.protocol.defaults import (
@@ -18,6 +19,7 @@ from actors.protocol.defaults import (
     NODE_EVENTS_KEPT,
     RETENTION_CHUNK,
 )
+from actors.store import rows
 from actors.store.reads import Reads
 
 T = TypeVar("T")
@@ -64,13 +66,8 @@ class Retention(Reads):
             row = c.execute("select id from sessions where deleted_at_ms is not null and oldest_at_ms >= 0 limit 1")
             if (found := row.fetchone()) is None:
                 break
-            room = limit - used
-            gone = c.execute(
-                "delete from events where session_id = ? and seq in "
-                "(select seq from events where session_id = ? order by seq limit ?)",
-                (found[0], found[0], room),
-            ).rowcount
-            if gone < room:
+            gone, stands_next = self._cut(found[0], None, limit - used)
+            if stands_next is None:
                 c.execute("update sessions set oldest_at_ms = -1 where id = ?", found)
             used += 1 + gone
         return used
@@ -91,20 +88,38 @@ class Retention(Reads):
 
     def _prefix(self, session_id: str, last_seq: int, before_ms: int, limit: int) -> int:
         """The oldest events of one session, as far as they are too old and the chunk reaches."""
-        c = self._c
-        found = c.execute(
-            "select seq, stored_at_ms from events where session_id = ? order by seq limit ?", (session_id, limit + 1)
-        ).fetchall()
-        old = next((i for i, (_, at_ms) in enumerate(found) if at_ms >= before_ms), len(found))
-        old = min(old, limit)
-        if old:
-            c.execute("delete from events where session_id = ? and seq <= ?", (session_id, found[old - 1][0]))
+        gone, stands_next = self._cut(session_id, before_ms, limit)
         # What comes from now on is no older than now; what stands next, no older than itself.
-        first_seq, oldest_at_ms = found[old] if old < len(found) else (last_seq + 1, self.wall_ms())
-        c.execute(
+        first_seq, oldest_at_ms = stands_next or (last_seq + 1, self.wall_ms())
+        self._c.execute(
             "update sessions set first_seq = ?, oldest_at_ms = ? where id = ?", (first_seq, oldest_at_ms, session_id)
         )
-        return old
+        return gone
+
+    def _cut(self, session_id: str, before_ms: int | None, limit: int) -> tuple[int, tuple[int, int] | None]:
+        """Deletes so many events at the log's beginning, as far as they are too old. A run, which is of one moment,
+        goes whole; if it does not fit, the chunk counts as used up. How much of it was used; first seq and age of what
+        stands next, None at the end."""
+        c, gone, upto, stands_next, full = self._c, 0, 0, None, False
+        sql = (
+            f"select seq, {rows.LENGTH_SQL}, {rows.FIRST_SQL}, stored_at_ms from events "
+            "where session_id = ? order by seq"
+        )
+        with closing(c.execute(sql, (session_id,))) as found:
+            for seq, length, first, at_ms in found:
+                old = before_ms is None or at_ms < before_ms
+                full = old and gone + length > limit
+                if full or not old:
+                    stands_next = (first, at_ms)
+                    break
+                gone, upto = gone + length, seq
+        if gone:
+            c.execute(
+                "delete from runs where id in (select run_id from events where session_id = ? and seq <= ?)",
+                (session_id, upto),
+            )
+            c.execute("delete from events where session_id = ? and seq <= ?", (session_id, upto))
+        return limit if full else gone, stands_next
 
     def _executions(self, before_ms: int, limit: int) -> int:
         """Ended ones, and with each its commands, approvals and callback. One whose callback is due waits for it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -98,6 +98,22 @@ def fragment(seq: int, execution_id: str | None, exec_seq: int | None, type: str
     )
 
 
+def run(seq: int, execution_id: str, exec_seq: int, events: Sequence[EncodedEvent]) -> tuple[str, bytes]:
+    """Events that stand in one row: its `type` and its words. No spelling of an event has a line end in it."""
+    types = dict.fromkeys([event.type for event in reversed(events)])  # the last one's type first
+    return f" {' '.join(reversed(types))} ", "\n".join(fragments(seq, execution_id, exec_seq, events)).encode()
+
+
+def last_type(type: str) -> str:
+    """Of the last event in a row, by the row's `type`."""
+    return type.split()[-1]
+
+
+def type_of(fragment: str) -> str:
+    """No id has a quote in it, so what looks like the type first is the type."""
+    return fragment.split('"type":"', 1)[1].split('"', 1)[0]
+
+
 def fragments(seq: int, execution_id: str, exec_seq: int, events: Iterable[EncodedEvent]) -> list[str]:
     """The same of events that follow each other in one execution: what they share is spelled once."""
     shared, ahead = f',"execution_id":"{execution_id}","exec_seq":', exec_seq - seq
@@ -107,6 +123,10 @@ def fragments(seq: int, execution_id: str, exec_seq: int, events: Iterable[Encod
     ]
 
 
+EVENT_COLUMNS = "session_id, seq, execution_id, exec_seq, type, ts_ms, stored_at_ms, data"
+# How many events a row holds, and the first of them.
+LENGTH_SQL = "max(run_length, 1)"
+FIRST_SQL = f"(seq + 1 - {LENGTH_SQL})"
 # The same by SQLite, over the columns of `events`.
 FRAGMENT_SQL = (
     """format('{"seq":%d,"execution_id":%s,"exec_seq":%s,"type":"%s","ts_ms":%d,"data":%s}', seq, """

@@ -338,3 +338,21 @@ def m005_orders(db: Any) -> None:
         create unique index station_bindings_node on station_bindings (node_id) where ended_at_ms is null
         """,
     )
+
+
+@migrations()  # type: ignore[untyped-decorator]
+def m006_runs(db: Any) -> None:
+    """A row of `events` may stand for a run of them (ADR 11). What stood before is rows of one event, and stays so."""
+    _each(
+        db,
+        """
+        -- The words of a run, as the wire spells them, one event a line. By a number, because a row of a table without
+        -- one is read whole wherever its key is compared.
+        create table runs (id integer primary key, words text not null);
+        -- run_length 0: one event, in columns. Else how many: `type` is the types among them, `data` is empty, and the
+        -- other columns are those of the last, so that the key is where the run ends.
+        alter table events add column run_id integer;
+        alter table events add column run_length integer not null default 0;
+        alter table events add column run_bytes integer not null default 0
+        """,
+    )

@@ -70,7 +70,7 @@ async def test_after_a_storage_error_nothing_more_is_acknowledged(house: House) 
     def hold_and_occupy(store: Any) -> None:
         """A row stands where the second item's event belongs: a store that is not sound."""
         release.wait(30)
-        store._c.execute("insert into events values ('s', ?, null, null, 'stray', 0, 0, '{}')", (head + 2,))
+        store._c.execute("insert into events values ('s', ?, null, null, 'stray', 0, 0, '{}', null, 0, 0)", (head + 2,))
 
     held = asyncio.ensure_future(house.worker.write(hold_and_occupy))
     gap = {"type": "gap", "execution_id": "e", "seq": 3, "to_seq": 4, "bytes": 9, "reason": "trimmed"}

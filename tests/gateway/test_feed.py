@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
-from actors.gateway.feed import Batch, CaughtUp, Entry, Ephemeral, Feed, Gone, Reset, Slots, Subscription
-from actors.gateway.hub import Hub
+from actors.gateway.feed import AHEAD_PAGES, Batch, CaughtUp, Entry, Ephemeral, Feed, Gone, Reset, Slots, Subscription
+from actors.gateway.hub import Hub, pages_behind
+from actors.protocol.defaults import FEED_BYTES, PAGE_EVENTS
 from actors.protocol.errors import HoldfastError
 from actors.store.contract import Appended, AppendItem, EncodedEvent, Page, Spelled
+from tests.world import World
 
 
 class Log:
@@ -51,10 +53,14 @@ class Log:
             part[-1].seq if full else last,
         )
 
-    async def spell(self, session_id: str, after: int) -> Spelled:
-        page = await self.page(session_id, after, (), None)
-        head, joined = (page.stream_id, page.first_seq, page.last_seq), ",".join(page.fragments).encode()
-        return Spelled(*head, page.types[-1] if page.types else None, joined, page.scanned_to)
+    async def spell(self, session_id: str, after: int, pages: int = 1) -> list[Spelled]:
+        found: list[Spelled] = []
+        while len(found) < pages and (not found or after < found[-1].last_seq):
+            page = await self.page(session_id, after, (), None)
+            head, joined = (page.stream_id, page.first_seq, page.last_seq), ",".join(page.fragments).encode()
+            found.append(Spelled(*head, page.types[-1] if page.types else None, joined, page.scanned_to))
+            after = page.scanned_to
+        return found
 
     def feed(self, *, ahead: int = 2, **more: Any) -> Feed:
         return Feed("s", self.page, self.spell, ahead=Slots(ahead), **more)
@@ -242,18 +248,41 @@ async def test_a_page_that_was_overtaken_by_a_commit_does_not_hide_it() -> None:
     assert seqs(await told(cursor, 1)) == [4, 5, 6, 7, 8, 9]
 
 
-async def test_a_page_is_read_ahead_while_there_is_room_and_its_room_comes_back() -> None:
-    log = Log(20)
-    feed = log.feed(ahead=1)
+async def test_pages_are_read_ahead_while_there_is_room_and_their_room_comes_back() -> None:
+    log = Log(4 * (1 + 2 * AHEAD_PAGES))
+    feed = log.feed(ahead=2)
     one, other = (subscribe(feed, log, after_seq=0, as_frames=True) for _ in range(2))
     await told(one, 1)
-    await told(other, 1)
-    await asyncio.sleep(0)
-    assert log.reads == 3 and feed.ahead.free == 0, "a page each, and one more for who was first"
-    assert seqs(await told(one, 1)) == [5, 6, 7, 8] and feed.ahead.free == 0, "and the next one"
+    for _ in range(AHEAD_PAGES):
+        await asyncio.sleep(0)
+    assert log.reads == 1 + AHEAD_PAGES and feed.ahead.free == 1, "one to begin with, and more while it is sent"
+    assert seqs(await told(one, 1)) == [5, 6, 7, 8] and feed.ahead.free == 0, "those behind, while these are sent"
+    for _ in range(AHEAD_PAGES):
+        await asyncio.sleep(0)
+    assert log.reads == 1 + 2 * AHEAD_PAGES
+    assert seqs(await told(one, AHEAD_PAGES - 1)) == list(range(9, 5 + 4 * AHEAD_PAGES))
+    assert log.reads == 1 + 2 * AHEAD_PAGES and feed.ahead.free == 1, "what was told makes room"
+    assert seqs(await told(other, 1)) == [1, 2, 3, 4] and feed.ahead.free == 0
     one.close()
     assert feed.ahead.free == 1
-    assert seqs(await told(other, 4)) == list(range(5, 21)) and feed.ahead.free == 1, "at the end nothing is ahead"
+    left = list(range(5, len(log.rows) + 1))
+    assert seqs(await told(other, 2 * AHEAD_PAGES)) == left and feed.ahead.free == 2, "at the end nothing is ahead"
+
+
+def test_several_pages_of_one_read_follow_each_other_and_are_bounded_together(world: World) -> None:
+    world.running()
+    for k in range(6):
+        world.append(world.item(2 + k * 250, 250))
+    pages = pages_behind(world.store, "s", 0, 4)
+    said = [event["seq"] for page in pages for event in json.loads(b"[%b]" % page.joined)]
+    assert said == list(range(1, pages[-1].last_seq + 1)) and len(pages) == 4, "to the end, and not beyond it"
+    assert len(pages_behind(world.store, "s", 0, 2)) == 2
+    assert pages_behind(world.store, "s", pages[-1].last_seq, 4)[0].joined == b""
+    big = FEED_BYTES // 5
+    for k in range(20):
+        world.append(world.item(1502 + k, 1, text="x" * big))
+    pages = pages_behind(world.store, "s", pages[-1].last_seq, PAGE_EVENTS)
+    assert FEED_BYTES - big < sum(len(page.joined) for page in pages) < FEED_BYTES + 2 * big
 
 
 async def test_what_was_read_ahead_is_put_away_when_the_ring_was_quicker() -> None:
@@ -278,9 +307,9 @@ async def test_a_page_ahead_that_fails_is_an_error_of_its_reader_only() -> None:
     asyncio.get_running_loop().set_exception_handler(lambda _, said: complaints.append(said))
     log = Log(20)
 
-    async def spell(session_id: str, after: int) -> Spelled:
+    async def spell(session_id: str, after: int, pages: int) -> list[Spelled]:
         log.deleted |= after > 0  # it goes while its first page is sent
-        return await log.spell(session_id, after)
+        return await log.spell(session_id, after, pages)
 
     feed = Feed("s", log.page, spell, ahead=Slots(1))
     cursor, leaves = (subscribe(feed, log, after_seq=0, as_frames=True) for _ in range(2))

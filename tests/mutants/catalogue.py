@@ -31,6 +31,7 @@ ORDERS = "tests/store/test_orders.py::"
 NOTICES = "tests/store/test_orders_notices.py::"
 ORDER_KNOWLEDGE = "tests/store/test_orders_knowledge.py::"
 STATIONS = "tests/store/test_stations.py::"
+RUNS = "tests/store/test_runs.py::"
 
 
 @dataclass(frozen=True, slots=True)
@@ -636,6 +637,58 @@ CATALOGUE: Final[tuple[Mutant, ...]] = (
         "if came_from is not None and came_from != stream_id:",
         "if False:",
         (FEED + "test_a_cursor_that_cannot_be_honoured_is_reset_and_goes_on_from_the_first",),
+    ),
+    Mutant(
+        "of several pages of one read the last is told first",
+        "G3",
+        "actors/gateway/feed.py",
+        "page = pages[asked.told]",
+        "page = pages[-1]",
+        (FEED + "test_pages_are_read_ahead_while_there_is_room_and_their_room_comes_back",),
+    ),
+    # ------------------------------------------------------------ runs
+    Mutant(
+        "a page that begins within a run says what the cursor has passed",
+        "G3",
+        "actors/store/replay.py",
+        "[passed] if passed > 0 else lines",
+        "[0] if passed < 0 else lines",
+        (RUNS + "test_a_page_begins_and_ends_anywhere_in_a_run",),
+    ),
+    Mutant(
+        "a page of what stands before leaves out the run that reaches beyond",
+        "§4",
+        "actors/store/replay.py",
+        "values += [before_seq + RUN_EVENTS, before_seq]",
+        "values += [before_seq, before_seq]",
+        (RUNS + "test_a_page_begins_and_ends_anywhere_in_a_run",),
+    ),
+    Mutant(
+        "runs of one group get the words of their neighbours",
+        "G1",
+        "actors/store/append.py",
+        "last_insert_rowid() - ?3 + 1 + key",
+        "last_insert_rowid() - ?3 + key",
+        (RUNS + "test_items_of_a_group_have_their_own_words",),
+    ),
+    Mutant(
+        "the words of a run stay when it goes",
+        "§4",
+        "actors/store/retention.py",
+        "delete from runs where id in",
+        "delete from runs where 0 and id in",
+        (
+            RUNS + "test_retention_takes_a_run_whole_and_its_words_with_it",
+            RUNS + "test_a_deleted_session_takes_its_words_with_it",
+        ),
+    ),
+    Mutant(
+        "a run that does not fit the chunk goes all the same",
+        "§4",
+        "actors/store/retention.py",
+        "full = old and gone + length > limit",
+        "full = old and gone >= limit",
+        (RUNS + "test_a_run_that_does_not_fit_the_chunk_is_left_to_the_next",),
     ),
     # ------------------------------------------------------------ the wrapper
     Mutant(

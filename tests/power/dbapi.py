@@ -52,6 +52,9 @@ class Cursor:
     def __iter__(self) -> Iterator[Any]:
         return self._rows
 
+    def close(self) -> None:
+        """Everything was fetched already."""
+
 
 class Connection:
     """connect(path, **anything) of sqlite3, bound to a scribe by `connector`."""

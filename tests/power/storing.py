@@ -214,7 +214,8 @@ class Storing(World):
             _, epoch, instance = self.connections[self.owner[sid]]
             n = self.rng.choice((1, 1, 2, 5, 20))
             first = self.seqs[key] + 1 - (self.rng.randint(0, 1) if self.seqs[key] > 1 else 0)
-            sizes = [self.rng.choice((20, 200, 3000)) for _ in range(n)]
+            kinds = self.rng.choice(((20, 200), (20, 200, 3000)))  # short ones stand in runs
+            sizes = [self.rng.choice(kinds) for _ in range(n)]
             events = tuple(
                 EncodedEvent("output", self.now_ms, json.dumps({"text": f"{eid} {first + i} {'x' * size}"}))
                 for i, size in enumerate(sizes)

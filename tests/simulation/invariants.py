@@ -16,12 +16,16 @@ from actors.law.effects import Acked, Connected, Done, Fenced, Nacked, Refuse, R
 from actors.protocol.codes import TERMINAL
 from actors.protocol.errors import HoldfastError
 from actors.store.contract import Appended, AppendItem, Keyed
+from tests.each_event import each_event
 from tests.simulation.kernel import Process, Violation
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-_EVENTS = "select seq, execution_id, exec_seq, type, data from events where session_id = ? and seq > ? order by seq"
+_EVENTS = (
+    f"select seq, execution_id, exec_seq, type, data from {each_event('session_id = ?1 and seq > ?2')} "
+    "where seq > ?2 order by seq"
+)
 _SESSION = "select last_seq, stream_id, link, connection_id, connection_epoch, deleted_at_ms from sessions where id = ?"
 _LIVE = (
     "select id, status, interrupt_id, acked_seq from executions "

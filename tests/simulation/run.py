@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from actors.law import requests as rq
+from tests.each_event import each_event
 from tests.simulation import faults
 from tests.simulation.kernel import US, Violation
 from tests.simulation.plan import Happening, Plan
@@ -210,7 +211,7 @@ def _last_questions(world: World) -> None:
     for sid in world.sessions:
         mirror = watchman.mirror(sid)
         rows = c.execute(
-            "select execution_id, exec_seq, type, data from events where session_id = ? order by seq", (sid,)
+            f"select execution_id, exec_seq, type, data from {each_event('session_id = ?1')} order by seq", (sid,)
         ).fetchall()
         if mirror.deleted:
             continue  # its events go, chunk by chunk

@@ -24,6 +24,7 @@ from actors.law.model import Limits, Policy
 from actors.protocol.codes import TERMINAL
 from actors.store.contract import Appended, AppendItem, AppendRefused, EncodedEvent
 from actors.store.sqlite import SqliteStore
+from tests.each_event import each_event
 from tests.simulation.kernel import Violation
 from tests.simulation.storage import GUARDS, _blank, _Turn, sqlite
 
@@ -426,7 +427,7 @@ class Explorer:
         if a.execs > 1:
             self._violated("G13", "e1 was exec'd twice")
         link, epoch, last_seq = c.execute("select link, connection_epoch, last_seq from sessions").fetchone()
-        events = c.execute("select seq, execution_id, exec_seq, type from events order by seq").fetchall()
+        events = c.execute(f"select seq, execution_id, exec_seq, type from {each_event()} order by seq").fetchall()
         if [row[0] for row in events] != list(range(1, last_seq + 1)):
             self._violated("G1", "the log has a hole")
         armed = set(c.execute("select kind, subject from deadlines").fetchall())

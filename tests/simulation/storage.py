@@ -31,6 +31,12 @@ create temp trigger events_stay before update on main.events
 create temp trigger events_are_kept before delete on main.events
   when (select deleted_at_ms from main.sessions where id = old.session_id) is null
   begin insert into violated values ('G1', 'an event was deleted: ' || old.session_id || ' ' || old.seq); end;
+create temp trigger words_stay before update on main.runs
+  begin insert into violated values ('G1', 'the words of run ' || old.id || ' were changed'); end;
+create temp trigger words_are_kept before delete on main.runs
+  when exists (select 1 from main.events e join main.sessions s on s.id = e.session_id
+    where e.run_id = old.id and s.deleted_at_ms is null)
+  begin insert into violated values ('G1', 'the words of run ' || old.id || ' were deleted'); end;
 create temp trigger terminal_is_absorbing before update of status on main.executions
   when old.status in ('completed', 'failed', 'interrupted') and new.status is not old.status
   begin insert into violated values ('G4', old.id || ' went from ' || old.status || ' to ' || new.status); end;

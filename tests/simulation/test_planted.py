@@ -36,7 +36,7 @@ class AfterTheEnd(SimStore):
             self._c.execute("release item")
             self._c.execute("savepoint item")
             self._c.execute(
-                "insert into events values (?, ?, ?, ?, 'late', ?, ?, '{}')",
+                "insert into events values (?, ?, ?, ?, 'late', ?, ?, '{}', null, 0, 0)",
                 (item.session_id, last + 1, item.execution_id, item.first, wall_ms, wall_ms),
             )
             self._c.execute("update sessions set last_seq = ? where id = ?", (last + 1, item.session_id))

@@ -14,7 +14,7 @@ from actors.store import rows
 from actors.store.locks import library
 from tests.world import World
 
-EVENT = "(?, ?, ?, ?, ?, ?, 0, ?)"
+EVENT = "(?, ?, ?, ?, ?, ?, 0, ?, null, 0, 0)"
 DATA = st.dictionaries(st.text(max_size=5), st.text() | st.integers(-(2**53), 2**53) | st.none(), max_size=3)
 ROW = st.tuples(
     st.integers(1, 2**53),

@@ -67,7 +67,7 @@ def test_of_a_decision_that_breaks_nothing_stays_and_its_group_goes_on(world: Wo
     """A row stands where the decision's last statement writes: what it had written before is undone with it."""
     world.create("s")
     world.create("t")
-    stray = "insert into events values ('s', 1, null, null, 'stray', 0, 0, '{}')"
+    stray = "insert into events values ('s', 1, null, null, 'stray', 0, 0, '{}', null, 0, 0)"
     world.store._c.execute(stray)
     broken, fine = world.store.commit_group(
         [

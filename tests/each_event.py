@@ -1,0 +1,21 @@
+"""The log as rows of one event, for judges who read the file past the product: runs are taken apart (ADR 11).
+
+SQL that any SQLite with JSON understands, because some of them read with the interpreter's own library.
+"""
+
+from __future__ import annotations
+
+_COLUMNS = "session_id, seq, execution_id, exec_seq, type, ts_ms, stored_at_ms, data"
+_OF_WORDS = (
+    "session_id, json_extract(value, '$.seq'), execution_id, json_extract(value, '$.exec_seq'), "
+    "json_extract(value, '$.type'), json_extract(value, '$.ts_ms'), stored_at_ms, json_extract(value, '$.data')"
+)
+
+
+def each_event(where: str = "true") -> str:
+    """A subquery with the columns of `events`. where: which rows are looked at; a run's seq is that of its last."""
+    return (
+        f"(select {_COLUMNS} from events where run_length = 0 and {where} union all select {_OF_WORDS} "
+        f"from (select * from events join runs on runs.id = run_id where {where}), "
+        "json_each('[' || replace(words, char(10), ',') || ']'))"
+    )
