@@ -32,7 +32,7 @@ class Shims(Protocol):
     def start(self, run_dir: str, spec: Spec, env: Mapping[str, str]) -> Shim: ...
     def opened(self, run_dir: str) -> bool: ...
     def read(self, run_dir: str, at: Position) -> tuple[list[Piece], Position]: ...
-    def forget(self, run_dir: str, before: int) -> None: ...
+    def forget(self, run_dir: str, before: int, named_from: int) -> None: ...
     def clear(self, run_dir: str) -> None: ...
 
 
@@ -53,8 +53,8 @@ class OnDisk:
     def read(self, run_dir: str, at: Position) -> tuple[list[Piece], Position]:
         return segments.read(run_dir, at)
 
-    def forget(self, run_dir: str, before: int) -> None:
-        segments.forget(run_dir, before)
+    def forget(self, run_dir: str, before: int, named_from: int) -> None:
+        segments.forget(run_dir, before, named_from)
 
     def clear(self, run_dir: str) -> None:
         shutil.rmtree(run_dir, ignore_errors=True)

@@ -14,6 +14,7 @@ import os
 import signal as signals
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
 from actors.protocol.defaults import CHUNK_S, INTERRUPT_S, QUEUE_LIMIT
@@ -346,7 +347,7 @@ class Runner:
             fed = self.job.driver.feed(run.driver_state, pieces, end=False)
             last = self.spool.append(run.no, [] if dropped else fed.items, at, fed.state)
             if at.segment > run.at.segment:
-                self.shims.forget(path, at.segment)
+                self.shims.forget(path, at.segment, self.spool.named_from(run.no, at.segment))
             run.at, run.driver_state = at, fed.state
             return pieces, fed.ephemeral, fed.busy, last
 
@@ -363,8 +364,8 @@ class Runner:
             self.hooks.on_records(run.execution_id, last)
         if ephemeral and not dropped:
             self.hooks.on_ephemeral(run.execution_id, ephemeral)
-        for piece in pieces:
-            self.hooks.on_output(piece.stream, piece.data)
+        for stream, together in groupby(pieces, key=lambda piece: piece.stream):
+            self.hooks.on_output(stream, b"".join([piece.data for piece in together]))
         run.moved = run.moved or bool(pieces)
         return bool(pieces)
 

@@ -21,7 +21,10 @@ from typing import Final
 from actors.protocol.ids import new_id
 from wrapper.shim import fsync_dir
 
-SCHEMA_VERSION: Final = 1
+# 2: a record may name its bytes instead of holding them (ADR 10). The tables are those of 1, and a spool of 1 becomes
+# one of 2 with its first such record: an old file must open on a full disk, where it cannot be written to.
+SCHEMA_VERSION: Final = 2
+REFERENCES: Final = 2
 Connect = Callable[..., sqlite3.Connection]
 # Pages in the write-ahead log (4 MiB) before they are copied into the file: what comes and is acknowledged within it is
 # copied once for all. Where the disk is scarce (1 MiB), because the log is what still needs it there.

@@ -139,7 +139,7 @@ class Host:
         pieces = shim.pieces[begin : begin + 64]
         return list(pieces), Position(at.segment, at.offset + PIECE_BYTES * len(pieces))
 
-    def forget(self, run_dir: str, before: int) -> None:
+    def forget(self, run_dir: str, before: int, named_from: int) -> None:
         return
 
     def clear(self, run_dir: str) -> None:
