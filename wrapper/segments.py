@@ -14,11 +14,12 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from wrapper.shim import HEADER_BYTES, READ_BYTES, STDOUT, fsync_dir, segment_name
+from wrapper.shim import HEADER_BYTES, STDOUT, fsync_dir, segment_name
 
 # One spool transaction's worth, and one fsync for it: bounds memory and the time that the spool is busy. With what the
 # log holds until a checkpoint on a scarce disk (spoolfile), it fits what `room` leaves free.
 BATCH_BYTES: Final = 512 << 10
+BUFFER_BYTES: Final = 32 << 10
 
 
 class Position(NamedTuple):
@@ -74,25 +75,23 @@ def read(run_dir: str, at: Position, limit: int = BATCH_BYTES) -> tuple[list[Pie
     while limit > 0:
         over = os.path.exists(os.path.join(run_dir, segment_name(segment + 1)))
         try:
-            with open(os.path.join(run_dir, segment_name(segment)), "rb") as file:
+            # The buffer is for many small records; a large one goes past it, and is copied once.
+            with open(os.path.join(run_dir, segment_name(segment)), "rb", buffering=BUFFER_BYTES) as file:
                 # Shorter than the position: a power cut took what was read already, and the shim with it.
                 size_now = max(offset, os.fstat(file.fileno()).st_size)
                 file.seek(offset)
-                data = file.read(min(limit + READ_BYTES + HEADER_BYTES, size_now - offset))
+                while limit > 0 and size_now - offset >= HEADER_BYTES:
+                    header = file.read(HEADER_BYTES)
+                    size = int.from_bytes(header[9:], "big")
+                    if size_now - offset - HEADER_BYTES < size:
+                        break
+                    at = Position(segment, offset + HEADER_BYTES)
+                    stream = "stdout" if header[0] == STDOUT else "stderr"
+                    pieces.append(Piece(stream, int.from_bytes(header[1:9], "big"), file.read(size), at))
+                    offset += HEADER_BYTES + size
+                    limit -= HEADER_BYTES + size
         except FileNotFoundError:
             break
-        start = 0
-        while limit > 0 and len(data) - start >= HEADER_BYTES:
-            size = int.from_bytes(data[start + 9 : start + HEADER_BYTES], "big")
-            body = start + HEADER_BYTES
-            if len(data) - body < size:
-                break
-            stream = "stdout" if data[start] == STDOUT else "stderr"
-            ts_ms = int.from_bytes(data[start + 1 : start + 9], "big")
-            pieces.append(Piece(stream, ts_ms, data[body : body + size], Position(segment, offset + body)))
-            start = body + size
-            limit -= size + HEADER_BYTES
-        offset += start
         if not over or offset < size_now:
             break
         segment, offset = segment + 1, 0
