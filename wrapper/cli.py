@@ -131,7 +131,6 @@ def command(
     from wrapper.app import Ended, Settings, Wrapper
     from wrapper.spoolfile import SpoolError, SpoolLocked
     from wrapper.telemetry import silent, to_stderr
-    from wrapper.waiting import HANDOVER_S
 
     settings = Settings(
         url=url,
@@ -148,7 +147,6 @@ def command(
     )
 
     async def serve() -> tuple[Ended, bool]:
-        sys.setswitchinterval(HANDOVER_S)
         wrapper = Wrapper(settings, silent if quiet else to_stderr)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGHUP):
@@ -174,13 +172,15 @@ def command(
 def _import_the_rest() -> None:
     """aiohttp, which is half of the way to the first word. In a thread of its own, because a third of that is waiting
     without the interpreter (files, and the certificates of the system), and so is the opening of the spool beside it.
-    What is there then stays, so the collector need not look at it."""
+    """
     import gc
+
+    from wrapper.process import settle
 
     try:
         import aiohttp  # noqa: F401
     finally:
-        gc.freeze()
+        settle()
         gc.enable()
 
 

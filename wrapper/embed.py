@@ -8,9 +8,7 @@ the final's acknowledgement. Whatever is not acknowledged by then stays in the s
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,8 +16,8 @@ from typing import Any, Final
 
 from actors.protocol.defaults import FINAL_WAIT_S
 from wrapper.app import Ended, Settings, Wrapper
+from wrapper.process import settle
 from wrapper.telemetry import Emit, silent
-from wrapper.waiting import HANDOVER_S
 
 WAITING_S: Final = 1.0  # an acknowledgement takes milliseconds; after this somebody wonders
 
@@ -71,8 +69,7 @@ async def run_once(
         only_execution=execution_id,
         on_output=on_output,
     )
-    sys.setswitchinterval(HANDOVER_S)
-    gc.freeze()  # what was imported stays: the collector need not look at it again
+    settle()
     wrapper = Wrapper(settings, emit)
     loop = asyncio.get_running_loop()
     handled = threading.current_thread() is threading.main_thread()

@@ -1,12 +1,8 @@
-"""One way to wait for an event with a deadline, and how long a thread waits for another."""
+"""One way to wait for an event with a deadline."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Final
-
-# The socket's thread and the spool's take turns; a turn of Python's usual 5 ms is as long as a frame takes to be made.
-HANDOVER_S: Final = 0.0005
 
 
 async def rung(event: asyncio.Event, within_s: float) -> bool:
