@@ -303,3 +303,19 @@ def test_the_schema_of_version_1_is_that_of_version_2(tmp_path: Path) -> None:
     assert columns(old) == columns(new._db)
     old.close()
     new.close()
+
+
+def test_a_spool_that_is_put_aside_takes_along_what_its_records_name(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path)
+    shelf.write(big("a"))
+    shelf.write(big("b"), roll=True)
+    shelf.take()
+    shelf.spool.close()
+    (tmp_path / "spool.db").write_bytes(b"rubbish" * 3000)
+    spool = Spool(str(tmp_path), "ses_1")
+    assert spool.unreadable
+    shutil.rmtree(shelf.run)  # as survivors.end does
+    (aside,) = tmp_path.glob("unreadable-*/exe_1.0")
+    assert sorted(os.listdir(aside)) == ["out.00000001", "taken.00000000"]
+    assert big("a")[1] in (aside / "taken.00000000").read_bytes()
+    spool.close()
