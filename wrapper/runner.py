@@ -209,6 +209,7 @@ class Runner:
             if await self._over(run):
                 return None
             self._check_in(run)
+            self._listen(run)
             await rung(run.bell, self._patience(run))
         return None
 
@@ -224,16 +225,25 @@ class Runner:
         if shim is None:
             return
 
-        def heard() -> None:
-            if not shim.drain_wake():
-                run.shim_gone = True  # its end of the bell is closed
-                asyncio.get_running_loop().remove_reader(shim.wake)
-            run.bell.set()
-
-        asyncio.get_running_loop().add_reader(shim.wake, heard)
         if shim.facts() is not None and not shim.alive():
             run.shim_gone = True
         shim.tell(".")
+
+    def _listen(self, run: Run) -> None:
+        """For one knock of the shim, before each wait. Not while it is being read anyway: a shim knocks with every
+        write, and a knock that nobody listened for is still in the pipe."""
+        shim = run.shim
+        if shim is None or run.shim_gone:
+            return
+        loop = asyncio.get_running_loop()
+
+        def heard() -> None:
+            loop.remove_reader(shim.wake)
+            if not shim.drain_wake():
+                run.shim_gone = True  # its end of the bell is closed
+            run.bell.set()
+
+        loop.add_reader(shim.wake, heard)
 
     # ------------------------------------------------------------ launch and gate
 
@@ -285,6 +295,7 @@ class Runner:
         deadline = self._clock() + SHIM_WAIT_S
         while (facts := shim.facts()) is None and self._clock() < deadline:
             run.bell.clear()
+            self._listen(run)
             await rung(run.bell, 0.05)
         return facts
 
