@@ -235,7 +235,13 @@ class Shim:
             return False
         disk = os.statvfs(".")
         if disk.f_bavail * disk.f_frsize < min(self.spec["disk_reserve_bytes"], disk.f_blocks * disk.f_frsize // 2):
-            return True  # the rest is the spool's: without room it could not even forget, and nobody would go on
+            # The rest is the spool's: without room it could not even forget, and nobody would go on. What we hold
+            # ourselves comes back when it is acknowledged, but only a whole segment does.
+            if self.size:
+                with contextlib.suppress(OSError):
+                    self.roll()
+                    self.wake()
+            return True
         if self.size < self.spec["segment_bytes"]:
             return False
         while self.low < self.segment and not os.path.exists(segment_name(self.low)):
