@@ -17,4 +17,4 @@ FRAMES_BYTES: Final = 16 << 20
 def settle() -> None:
     sys.setswitchinterval(HANDOVER_S)
     gc.freeze()  # what was imported stays: the collector need not look at it again and again
-    bytearray(FRAMES_BYTES)
+    bytes(FRAMES_BYTES)
