@@ -340,6 +340,10 @@ class Records(SpoolDb):
             self._short_log = scarce
         return scarce
 
+    def batch_bytes(self) -> int:
+        """How much output one transaction may take in; to be asked after `room`."""
+        return segments.SCARCE_BATCH_BYTES if self._short_log else segments.BATCH_BYTES
+
     def room(self) -> bool:
         """May output be taken in? The reserve is for control and final records, on the disk as in the count."""
         if self.bytes + self.reserve_bytes > self.limit_bytes and not (self.policy == "trim" and self._trim()):

@@ -16,9 +16,11 @@ from typing import Final, NamedTuple
 
 from wrapper.shim import HEADER_BYTES, STDOUT, fsync_dir, segment_name
 
-# One spool transaction's worth, and one fsync for it: bounds memory and the time that the spool is busy. With what the
-# log holds until a checkpoint on a scarce disk (spoolfile), it fits what `room` leaves free.
-BATCH_BYTES: Final = 512 << 10
+# One spool transaction's worth, and one sync for it: bounds memory and the time that the spool is busy.
+BATCH_BYTES: Final = 2 << 20
+# On a scarce disk. With what the log holds until a checkpoint there (spoolfile), it fits what `room` leaves free, also
+# where no record names its bytes.
+SCARCE_BATCH_BYTES: Final = 512 << 10
 BUFFER_BYTES: Final = 32 << 10
 
 

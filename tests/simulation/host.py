@@ -131,7 +131,7 @@ class Host:
         shim = self.shims.get(PurePosixPath(run_dir).name)
         return shim is not None and shim.opened
 
-    def read(self, run_dir: str, at: Position) -> tuple[list[Piece], Position]:
+    def read(self, run_dir: str, at: Position, limit: int) -> tuple[list[Piece], Position]:
         shim = self.shims.get(PurePosixPath(run_dir).name)
         if shim is None:
             return [], at
