@@ -129,13 +129,13 @@ class Records(SpoolDb):
         return os.path.join(self.dir, "runs", run_dir or "none")
 
     def finish(self, no: int, items: Sequence[Item], final: dict[str, Any]) -> int:
-        """The last output and the final, in one."""
+        """The last output and the final, in one. These items name nothing: what a driver held back is its own."""
         with self._writing():
             self._db.execute(
                 "UPDATE executions SET state = 'final', final = ?, driver_state = '{}' WHERE no = ?",
                 (json.dumps({k: final[k] for k in ("status", "exit_code", "signal", "error")}), no),
             )
-            return self._insert(no, [*map(_row_of_item, items), row_of("final", dumps(final))])
+            return self._insert(no, [*(row_of(i.kind, i.body) for i in items), row_of("final", dumps(final))])
 
     def read(self, execution_id: str, after_seq: int, budget: int, limit: int) -> list[Record]:
         """At least one record after ``after_seq`` if there is one; further ones within ``budget`` bytes."""
@@ -260,9 +260,9 @@ class Records(SpoolDb):
         """One chunk. True if there may be more."""
         rows = self._db.execute(
             # (seq <= to_seq: said for the index, or each acknowledgement would look at the whole backlog)
-            "SELECT seq, bytes, substr(body, 1, 1) = '@' FROM records"
+            "SELECT seq, bytes, substr(body, 1, 1) = ? FROM records"
             " WHERE no = ? AND seq <= ? AND to_seq <= ? ORDER BY seq LIMIT ?",
-            (no, up_to, up_to, CHUNK_ROWS),
+            (MARK, no, up_to, up_to, CHUNK_ROWS),
         ).fetchall()
         size = held = count = 0
         while count < len(rows) and held < CHUNK_BYTES:

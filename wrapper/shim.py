@@ -32,7 +32,8 @@ STDERR: Final = 2
 PIPE_BYTES: Final = 1 << 20  # the most that the kernel gives anybody: the agent seldom waits for us
 READ_BYTES: Final = 256 << 10  # small beside a segment, which it may exceed, and beside the reserve on the disk
 # While output flows, a look that found this little is followed by a rest: what gathers meanwhile costs one look, one
-# write and one knock. The wrapper holds output back for 50 ms anyway, and in 2 ms no agent fills the rest of a pipe.
+# write and one knock. The wrapper holds output back for 50 ms anyway, and in 2 ms no agent fills the rest of a pipe
+# (of a small pipe, if there is no large one, a full one is no little).
 LITTLE_BYTES: Final = 64 << 10
 REST_S: Final = 0.002
 RETRY_S: Final = 0.05  # while blocked by a full disk or unconsumed segments: nobody tells us when that ends
