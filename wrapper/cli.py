@@ -122,13 +122,10 @@ def command(
     if not is_service_url(url):
         raise click.BadParameter(f"{url!r} is not a URL of a service; write http://HOST:PORT", param_hint="--url")
     import asyncio
-    import gc
     import signal
-    import threading
 
-    gc.disable()  # until all is imported: it would look at every module again and again, and find nothing
-    threading.Thread(target=_import_the_rest, name="import").start()
     from wrapper.app import Ended, Settings, Wrapper
+    from wrapper.process import settle
     from wrapper.spoolfile import SpoolError, SpoolLocked
     from wrapper.telemetry import silent, to_stderr
 
@@ -147,6 +144,7 @@ def command(
     )
 
     async def serve() -> tuple[Ended, bool]:
+        settle()
         wrapper = Wrapper(settings, silent if quiet else to_stderr)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGHUP):
@@ -167,21 +165,6 @@ def command(
         lost = untold and ended.close_code in FINAL_LOST
         _fail(words + ("; the end of its execution can never be delivered" if lost else ""), code)
     sys.exit(code)
-
-
-def _import_the_rest() -> None:
-    """aiohttp, which is half of the way to the first word. In a thread of its own, because a third of that is waiting
-    without the interpreter (files, and the certificates of the system), and so is the opening of the spool beside it.
-    """
-    import gc
-
-    from wrapper.process import settle
-
-    try:
-        import aiohttp  # noqa: F401
-    finally:
-        settle()
-        gc.enable()
 
 
 def exit_code(why: str, close_code: int | None, once: bool) -> int:

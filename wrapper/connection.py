@@ -52,8 +52,7 @@ def node_url(base: str, node_id: str, role: str) -> str:
 
 
 class Dialer:
-    """Makes sockets; holds the one HTTP session. aiohttp is imported at the first dial (it takes 150 ms), or beside
-    the rest of the start by whoever waits for the first word (cli)."""
+    """Makes sockets; holds the one HTTP session. aiohttp is imported at the first dial (it takes 150 ms)."""
 
     def __init__(self, url: str) -> None:
         self.url = url
