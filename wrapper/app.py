@@ -341,6 +341,9 @@ class Wrapper:
             if frame.get("type") == "error":
                 self.emit("server.error", code=frame.get("code"), message=frame.get("message"))
             for effect in self.link.on_frame(attempt, frame, self._clock()):
+                if isinstance(effect, law.Acked):  # nearly all of them, and nothing that waits
+                    self._take_ack(effect)
+                    continue
                 # Shielded: a socket that falls in the middle must not leave an abort half done.
                 await asyncio.shield(self._apply(effect, socket))
             self._bell.set()
@@ -349,10 +352,8 @@ class Wrapper:
         match effect:
             case law.Send(frame):
                 await socket.send(_text(frame))
-            case law.Acked(execution_id, seq):
-                self._acks[execution_id] = seq
-                self._ack_bell.set()
-                self.runner.on_acked(execution_id, seq)
+            case law.Acked():
+                self._take_ack(effect)
             case law.Rewound(execution_id, told, acked):
                 async with self._sending:
                     last = await self.call(self.spool.rewound, execution_id, told, acked)
@@ -392,6 +393,11 @@ class Wrapper:
                 raise Closed(None, reason)
             case law.ConnectAt() | law.Stop():
                 raise AssertionError(effect)  # answers to on_close only
+
+    def _take_ack(self, ack: law.Acked) -> None:
+        self._acks[ack.execution_id] = ack.seq
+        self._ack_bell.set()
+        self.runner.on_acked(ack.execution_id, ack.seq)
 
     async def _on_live(self, heartbeat_s: float, grace_s: float) -> None:
         self._heartbeat_s, self._grace_s = heartbeat_s, grace_s

@@ -125,6 +125,7 @@ def command(
     import signal
 
     from wrapper.app import Ended, Settings, Wrapper
+    from wrapper.process import settle
     from wrapper.spoolfile import SpoolError, SpoolLocked
     from wrapper.telemetry import silent, to_stderr
 
@@ -143,6 +144,7 @@ def command(
     )
 
     async def serve() -> tuple[Ended, bool]:
+        settle()
         wrapper = Wrapper(settings, silent if quiet else to_stderr)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGHUP):

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from actors.protocol.defaults import FINAL_WAIT_S
 from wrapper.app import Ended, Settings, Wrapper
+from wrapper.process import settle
 from wrapper.telemetry import Emit, silent
 
 WAITING_S: Final = 1.0  # an acknowledgement takes milliseconds; after this somebody wonders
@@ -68,6 +69,7 @@ async def run_once(
         only_execution=execution_id,
         on_output=on_output,
     )
+    settle()
     wrapper = Wrapper(settings, emit)
     loop = asyncio.get_running_loop()
     handled = threading.current_thread() is threading.main_thread()

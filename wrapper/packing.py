@@ -34,8 +34,8 @@ def pack(plan: Plan, records: Sequence[Record], last_seq: int, pid: int | None) 
     def close() -> None:
         nonlocal group, size
         if group:
-            first = at - len(group) + 1
-            frames.append(_frame("events", plan.execution_id, first, at, ',"events":[', ",".join(group), "]"))
+            first = at - len(group) // 2 + 1
+            frames.append(_frame("events", plan.execution_id, first, at, ',"events":[', *group[1:], "]"))
             group, size = [], 0
 
     def missing(before: int) -> None:
@@ -53,9 +53,9 @@ def pack(plan: Plan, records: Sequence[Record], last_seq: int, pid: int | None) 
             missing(record.seq)
         if record.kind in EVENTS:
             cost = size_of(record.body) + 1
-            if group and (plan.single or size + cost > plan.budget_bytes or len(group) >= EVENTS_PER_FRAME):
+            if group and (plan.single or size + cost > plan.budget_bytes or len(group) >= 2 * EVENTS_PER_FRAME):
                 close()
-            group.append(record.body)
+            group += (",", record.body)  # half a megabyte is joined once
             size += cost
         else:
             close()

@@ -31,8 +31,8 @@ class Shims(Protocol):
     def adopt(self, run_dir: str) -> Shim | None: ...
     def start(self, run_dir: str, spec: Spec, env: Mapping[str, str]) -> Shim: ...
     def opened(self, run_dir: str) -> bool: ...
-    def read(self, run_dir: str, at: Position) -> tuple[list[Piece], Position]: ...
-    def forget(self, run_dir: str, before: int) -> None: ...
+    def read(self, run_dir: str, at: Position, limit: int) -> tuple[list[Piece], Position]: ...
+    def forget(self, run_dir: str, before: int, named_from: int) -> None: ...
     def clear(self, run_dir: str) -> None: ...
 
 
@@ -50,11 +50,11 @@ class OnDisk:
     def opened(self, run_dir: str) -> bool:
         return os.path.exists(os.path.join(run_dir, "opened"))
 
-    def read(self, run_dir: str, at: Position) -> tuple[list[Piece], Position]:
-        return segments.read(run_dir, at)
+    def read(self, run_dir: str, at: Position, limit: int) -> tuple[list[Piece], Position]:
+        return segments.read(run_dir, at, limit)
 
-    def forget(self, run_dir: str, before: int) -> None:
-        segments.forget(run_dir, before)
+    def forget(self, run_dir: str, before: int, named_from: int) -> None:
+        segments.forget(run_dir, before, named_from)
 
     def clear(self, run_dir: str) -> None:
         shutil.rmtree(run_dir, ignore_errors=True)

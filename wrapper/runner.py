@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal as signals
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
@@ -38,8 +38,22 @@ IDLE_S: Final = 0.5  # nothing rang for this long: look all the same, a bell may
 CHECK_IN_S: Final = 5.0
 FROZEN_S: Final = 5.0  # after SIGKILL, a shim that says nothing for this long is frozen: end both by hand
 STALLS: Final = 10  # looks at IDLE_S for output that the shim says is there and is not
+SHOWN_BYTES: Final = 256 << 10  # in one write to whoever watches: a slow one holds the loop no longer than that
 SHIM_WAIT_S: Final = 10.0  # from fork to its facts: milliseconds, or a disk at its end
 SECRETS: Final = ("HOLDFAST_TOKEN", "HOLDFAST_TOKEN_FILE")  # the wrapper's own; no business of the agent
+
+
+def _joined(pieces: Sequence[Piece]) -> Iterator[tuple[str, bytes]]:
+    """Neighbours of one stream together: a terminal's or a file's write costs as much for a line as for a thousand."""
+    run: list[bytes] = []
+    size = 0
+    for nth, piece in enumerate(pieces):
+        run.append(piece.data)
+        size += len(piece.data)
+        last = nth + 1 == len(pieces) or pieces[nth + 1].stream != piece.stream
+        if last or size >= SHOWN_BYTES:
+            yield piece.stream, b"".join(run)
+            run, size = [], 0
 
 
 class Call(Protocol):
@@ -208,6 +222,7 @@ class Runner:
             if await self._over(run):
                 return None
             self._check_in(run)
+            self._listen(run)
             await rung(run.bell, self._patience(run))
         return None
 
@@ -223,16 +238,25 @@ class Runner:
         if shim is None:
             return
 
-        def heard() -> None:
-            if not shim.drain_wake():
-                run.shim_gone = True  # its end of the bell is closed
-                asyncio.get_running_loop().remove_reader(shim.wake)
-            run.bell.set()
-
-        asyncio.get_running_loop().add_reader(shim.wake, heard)
         if shim.facts() is not None and not shim.alive():
             run.shim_gone = True
         shim.tell(".")
+
+    def _listen(self, run: Run) -> None:
+        """For one knock of the shim, before each wait. Not while it is being read anyway: a shim knocks with every
+        write, and a knock that nobody listened for is still in the pipe."""
+        shim = run.shim
+        if shim is None or run.shim_gone:
+            return
+        loop = asyncio.get_running_loop()
+
+        def heard() -> None:
+            loop.remove_reader(shim.wake)
+            if not shim.drain_wake():
+                run.shim_gone = True  # its end of the bell is closed
+            run.bell.set()
+
+        loop.add_reader(shim.wake, heard)
 
     # ------------------------------------------------------------ launch and gate
 
@@ -284,6 +308,7 @@ class Runner:
         deadline = self._clock() + SHIM_WAIT_S
         while (facts := shim.facts()) is None and self._clock() < deadline:
             run.bell.clear()
+            self._listen(run)
             await rung(run.bell, 0.05)
         return facts
 
@@ -340,13 +365,13 @@ class Runner:
         def work() -> tuple[list[Piece], list[dict[str, Any]], bool | None, int] | None:
             if not self.spool.room():
                 return None  # back-pressure: unread segments stop the shim, the shim's full pipes stop the agent
-            pieces, at = self.shims.read(path, run.at)
+            pieces, at = self.shims.read(path, run.at, self.spool.batch_bytes())
             if not pieces and at == run.at:
                 return [], [], None, 0
             fed = self.job.driver.feed(run.driver_state, pieces, end=False)
             last = self.spool.append(run.no, [] if dropped else fed.items, at, fed.state)
             if at.segment > run.at.segment:
-                self.shims.forget(path, at.segment)
+                self.shims.forget(path, at.segment, self.spool.named_from(run.no, at.segment))
             run.at, run.driver_state = at, fed.state
             return pieces, fed.ephemeral, fed.busy, last
 
@@ -363,8 +388,9 @@ class Runner:
             self.hooks.on_records(run.execution_id, last)
         if ephemeral and not dropped:
             self.hooks.on_ephemeral(run.execution_id, ephemeral)
-        for piece in pieces:
-            self.hooks.on_output(piece.stream, piece.data)
+        for stream, data in _joined(pieces):
+            self.hooks.on_output(stream, data)
+            await asyncio.sleep(0)  # whoever reads it may be slow; the socket is heard in between
         run.moved = run.moved or bool(pieces)
         return bool(pieces)
 

@@ -16,6 +16,8 @@ shim.json (pids, start times, before the gate), opened, out.*, exit.json, shim.l
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import select
@@ -27,7 +29,13 @@ from typing import Any, Final
 HEADER_BYTES: Final = 13  # stream 1, ts_ms 8, length 4, big-endian
 STDOUT: Final = 1
 STDERR: Final = 2
-READ_BYTES: Final = 65536  # one pipe's worth
+PIPE_BYTES: Final = 1 << 20  # the most that the kernel gives anybody: the agent seldom waits for us
+READ_BYTES: Final = 256 << 10  # small beside a segment, which it may exceed, and beside the reserve on the disk
+# While output flows, a look that found this little is followed by a rest: what gathers meanwhile costs one look, one
+# write and one knock. The wrapper holds output back for 50 ms anyway, and in 2 ms no agent fills the rest of a pipe
+# (of a small pipe, if there is no large one, a full one is no little).
+LITTLE_BYTES: Final = 64 << 10
+REST_S: Final = 0.002
 RETRY_S: Final = 0.05  # while blocked by a full disk or unconsumed segments: nobody tells us when that ends
 QUIET_S: Final = 0.5  # the agent is dead; a stray that holds the pipe and says nothing for this long has nothing to say
 STRAY_S: Final = 5.0  # and one that never stops is cut off here
@@ -140,6 +148,9 @@ class Shim:
             os.close(fd)
         self.stdin, self.gate, self.failure = in_w, gate_w, fail_r
         self.pipes = {out_r: STDOUT, err_r: STDERR}
+        for fd in self.pipes:
+            with contextlib.suppress(OSError):  # a user has a limit for all pipes together; then as they come
+                fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         for fd in (in_w, out_r, err_r, fail_r):
             os.set_blocking(fd, False)
 
@@ -193,10 +204,13 @@ class Shim:
             self.flush()
             # While the disk was full nothing could be heard: a dead agent's pipe may still hold its last words.
             self.died_at = self.heard_at = time.monotonic()
+        before, found = self.heard_at, 0
         for fd in [fd for fd in self.pipes if fd in ready]:
             if self.pending:
                 break  # the disk is full: leave the rest in the pipe
-            self.read(fd)
+            found += self.read(fd)
+        if 0 < found < LITTLE_BYTES and self.heard_at - before < 2 * REST_S:
+            time.sleep(REST_S)
         if self.stdin in ready:
             self.feed()
         self.reap()
@@ -222,35 +236,49 @@ class Shim:
             return False
         disk = os.statvfs(".")
         if disk.f_bavail * disk.f_frsize < min(self.spec["disk_reserve_bytes"], disk.f_blocks * disk.f_frsize // 2):
-            return True  # the rest is the spool's: without room it could not even forget, and nobody would go on
+            # The rest is the spool's: without room it could not even forget, and nobody would go on. What we hold
+            # ourselves comes back when it is acknowledged, but only a whole segment does.
+            if self.size:
+                with contextlib.suppress(OSError):
+                    self.roll()
+                    self.wake()
+            return True
         if self.size < self.spec["segment_bytes"]:
             return False
         while self.low < self.segment and not os.path.exists(segment_name(self.low)):
             self.low += 1
         return self.segment - self.low + 1 >= int(self.spec["max_segments"])
 
-    def read(self, fd: int) -> None:
+    def read(self, fd: int) -> int:
+        """How many bytes it was."""
         try:
             if self.size >= self.spec["segment_bytes"]:
                 self.roll()
         except OSError:
             time.sleep(RETRY_S)  # no room for another file: the data stays in the pipe
-            return
+            return 0
         try:
             data = os.read(fd, READ_BYTES)
         except BlockingIOError:
-            return
+            return 0
         if not data:
             os.close(fd)
             del self.pipes[fd]
-            return
+            return 0
         self.heard_at = time.monotonic()
         if self.status is not None:
             self.stray_bytes += len(data)
         stamp = int(time.time() * 1000)
-        self.pending = bytes([self.pipes[fd]]) + stamp.to_bytes(8, "big") + len(data).to_bytes(4, "big")
-        self.pending += data
-        self.flush()
+        header = bytes([self.pipes[fd]]) + stamp.to_bytes(8, "big") + len(data).to_bytes(4, "big")
+        try:
+            n = os.writev(self.out, (header, data))
+        except OSError:
+            n = 0
+        if n < len(header) + len(data):
+            self.pending = (header + data)[n:]
+        self.size += n
+        self.wake()
+        return len(data)
 
     def roll(self) -> None:
         fd = os.open(segment_name(self.segment + 1), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)

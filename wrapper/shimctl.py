@@ -18,9 +18,9 @@ from actors.protocol.defaults import SPOOL_RESERVE_BYTES
 from wrapper import shim as shim_program
 from wrapper.shim import boot_id, fsync_dir, start_time, write_durably
 
-SEGMENT_BYTES: Final = 1 << 20
+SEGMENT_BYTES: Final = 4 << 20  # each costs a sync of its directory, and is deleted as a whole
 DISK_RESERVE_BYTES: Final = 2 * SPOOL_RESERVE_BYTES  # output stops here, so that the spool's own reserve stays free
-MAX_SEGMENTS: Final = 16  # 16 MiB between agent and spool; then the agent waits
+MAX_SEGMENTS: Final = 4  # 16 MiB between agent and spool; then the agent waits
 ORPHAN_LADDER_S: Final = (0.0, 8.0, 14.0)  # the default ladder's rungs (ladder.SHARES of 20 s)
 START_TIMEOUT_S: Final = 30.0  # a fork and an exec; longer is a machine that cannot start anything
 

@@ -16,7 +16,7 @@ from actors.protocol.defaults import MAX_SAFE_INTEGER, TOMBSTONES
 from wrapper.drivers.base import dumps
 from wrapper.effects import Known
 from wrapper.ladder import Ladder
-from wrapper.records import Records
+from wrapper.records import Records, row_of
 from wrapper.segments import Position
 
 State = Literal["received", "running", "final"]
@@ -124,7 +124,7 @@ class Spool(Records):
                 "UPDATE executions SET agent_pid = ?, facts = ? WHERE no = ?", (pid, json.dumps(facts), no)
             )
             if self._last_seq(no) == 0:
-                self._insert(no, [("started", body, 1)])
+                self._insert(no, [row_of("started", body)])
             else:
                 self._db.execute("UPDATE records SET body = ? WHERE no = ? AND kind = 'started'", (body, no))
             return self._last_seq(no)
@@ -137,7 +137,7 @@ class Spool(Records):
     def climb(self, no: int, ladder: Ladder, body: str | None = None) -> int:
         with self._writing():
             self._db.execute("UPDATE executions SET ladder = ? WHERE no = ?", (ladder.to_json(), no))
-            return self._insert(no, [("event", body, 1)] if body else [])
+            return self._insert(no, [row_of("event", body)] if body else [])
 
     def drop(self, no: int, reason: str, ladder: Ladder) -> None:
         """The server has no use for what it says any more; its child is still to be ended."""

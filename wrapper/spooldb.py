@@ -46,6 +46,7 @@ class SpoolDb:
             self.bytes: int = self._one("SELECT coalesce(sum(bytes), 0) FROM records")[0]
             self.wrapper_id = self.meta("wrapper_id")
             self.unreadable = self.meta("unreadable") == "1"
+            self._refers = self._one("PRAGMA user_version")[0] >= spoolfile.REFERENCES
         except BaseException:
             os.close(self._lock)
             raise

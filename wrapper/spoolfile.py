@@ -3,7 +3,7 @@
     DIR/lock                 flock'ed for the wrapper's life; the kernel drops it with the process
     DIR/spool.db(-wal)       everything that must survive
     DIR/runs/EXE.N/          one shim's directory per launch
-    DIR/unreadable-MS/       a spool that could not be read, moved aside for people to look at
+    DIR/unreadable-MS/       a spool that could not be read, moved aside for people to look at, with its segments
 
 An unreadable spool is not an empty one: the new spool remembers `unreadable` and says so in every hello, until the
 agents that it knows nothing of are ended and the server had its grace time (DESIGN §2.6, last row).
@@ -11,6 +11,7 @@ agents that it knows nothing of are ended and the server had its grace time (DES
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import sqlite3
@@ -21,7 +22,10 @@ from typing import Final
 from actors.protocol.ids import new_id
 from wrapper.shim import fsync_dir
 
-SCHEMA_VERSION: Final = 1
+# 2: a record may name its bytes instead of holding them (ADR 10). The tables are those of 1, and a spool of 1 becomes
+# one of 2 with its first such record: an old file must open on a full disk, where it cannot be written to.
+SCHEMA_VERSION: Final = 2
+REFERENCES: Final = 2
 Connect = Callable[..., sqlite3.Connection]
 # Pages in the write-ahead log (4 MiB) before they are copied into the file: what comes and is acknowledged within it is
 # copied once for all. Where the disk is scarce (1 MiB), because the log is what still needs it there.
@@ -197,6 +201,18 @@ def _create(db: sqlite3.Connection, session_id: str, unreadable: bool) -> None:
     db.execute("COMMIT")
 
 
+def _keep_segments(runs: str, aside: str) -> None:
+    """What its records name goes with it: a second name, because the shims that write there are still to be ended,
+    and their directories taken away."""
+    for run in os.listdir(runs):
+        kept = os.path.join(aside, run)
+        for name in os.listdir(os.path.join(runs, run)):
+            if name.startswith(("out.", "taken.")):
+                os.makedirs(kept, mode=0o700, exist_ok=True)
+                with contextlib.suppress(OSError):  # (a file system without them) for people to look at, no promise
+                    os.link(os.path.join(runs, run, name), os.path.join(kept, name))
+
+
 def _move_aside(directory: str) -> None:
     aside = os.path.join(directory, f"unreadable-{int(time.time() * 1000)}")
     os.makedirs(aside, mode=0o700)
@@ -208,5 +224,6 @@ def _move_aside(directory: str) -> None:
         source = os.path.join(directory, name)
         if os.path.exists(source):
             os.rename(source, os.path.join(aside, name))
+    _keep_segments(os.path.join(directory, "runs"), aside)
     fsync_dir(aside)
     fsync_dir(directory)  # the old log may not come back beside the new file

@@ -19,6 +19,7 @@ BARRIER = "tests/gateway/test_order_barrier.py::"
 FEED = "tests/gateway/test_feed.py::"
 LINK = "tests/wrapper/test_link.py::"
 SPOOL = "tests/wrapper/test_spool.py::"
+NAMED = "tests/wrapper/test_references.py::"
 KEPT = "tests/wrapper/test_durability.py::"
 SHIM = "tests/wrapper/test_shim.py::"
 WRAPPER = "tests/wrapper/test_end_to_end.py::"
@@ -747,6 +748,38 @@ CATALOGUE: Final[tuple[Mutant, ...]] = (
         "AND seq <= ? AND to_seq <= ? ORDER BY seq LIMIT ?",
         "AND seq <= ? AND seq <= ? ORDER BY seq LIMIT ?",
         (KEPT + "test_a_gap_that_is_acknowledged_in_part_is_kept",),
+    ),
+    Mutant(
+        "a record is stored before the bytes that it names are synced",
+        "G1",
+        "wrapper/records.py",
+        "            self._make_durable(no, named)\n",
+        "            pass\n",
+        (NAMED + "test_the_bytes_are_synced_before_the_record_is_there",),
+    ),
+    Mutant(
+        "a segment goes while a record that nobody acknowledged names it",
+        "G2",
+        "wrapper/records.py",
+        "for segment, seq in named.items() if seq <= up_to]",
+        "for segment, seq in named.items()]",
+        (NAMED + "test_a_segment_stays_until_the_last_record_in_it_is_acknowledged_also_through_a_restart",),
+    ),
+    Mutant(
+        "a segment that was read goes, whoever names it",
+        "G2",
+        "wrapper/segments.py",
+        "        if index < named_from:\n",
+        "        if index < before:\n",
+        (NAMED + "test_a_segment_stays_until_the_last_record_in_it_is_acknowledged_also_through_a_restart",),
+    ),
+    Mutant(
+        "named output that is not there is passed over in silence",
+        "G1",
+        "wrapper/records.py",
+        '            return "gap", dumps({"bytes": source.length, "reason": "trimmed"})\n',
+        '            data = b""\n',
+        (NAMED + "test_output_that_somebody_took_away_becomes_a_gap_and_the_numbers_stay",),
     ),
     Mutant(
         "the read position is not stored with its records",

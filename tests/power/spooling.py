@@ -3,6 +3,9 @@
 Each promise is noted the moment the spool's method returned, for that is when the wrapper acts on it: it says
 `received`, opens the gate, sends the record. What may go is noted *before* the call that lets it go, for the server's
 word was there before.
+
+A part of the output is named where it stands in a segment, and not stored again (ADR 10): then the segment is on the
+disk of this house too, and what is relied on is the body that is made from it.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import json
 import random
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,9 +21,12 @@ from tests.power.cuts import Knows, Verdict
 from tests.power.dbapi import connector, content
 from tests.power.told import Fact, differences
 from tests.power.vfs import Scribe
-from wrapper.drivers.base import Item
+from tests.power.watching import watched
+from wrapper import segments
+from wrapper.drivers.base import Item, output
 from wrapper.ladder import begin
-from wrapper.segments import Position
+from wrapper.segments import Extent, Position, Source
+from wrapper.shim import fsync_dir, segment_name
 from wrapper.spool import Spool
 from wrapper.spoolfile import LOG_PAGES, SCARCE_LOG_PAGES, SpoolError
 
@@ -79,10 +86,28 @@ class Promised:
                     raise AssertionError(fact)
 
 
+class Careless(Spool):
+    """The control: it trusts that what it names will be there."""
+
+    def _make_durable(self, no: int, named: Sequence[int]) -> None:
+        return
+
+
 class Spooling:
-    def __init__(self, folder: Path, scribe: Scribe, seed: int, *, full: bool = True, policy: str = "block") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        scribe: Scribe,
+        seed: int,
+        *,
+        full: bool = True,
+        policy: str = "block",
+        careless: bool = False,
+    ) -> None:
         """full False: the control, whose spool does not sync its log."""
         self.folder, self.scribe, self.rng, self.policy = folder, scribe, random.Random(seed), policy
+        self.kind = Careless if careless else Spool
+        self.segments: dict[str, int] = {}  # execution → the segment that its shim writes
         # More checkpoints in a short run; the statement is otherwise the product's.
         swaps = {
             f"PRAGMA wal_autocheckpoint={pages}": "PRAGMA wal_autocheckpoint=30"
@@ -99,7 +124,7 @@ class Spooling:
         scribe.mark("ready", content(self.spool._db.execute))
 
     def open(self) -> Spool:
-        return Spool(
+        return self.kind(
             str(self.folder), SESSION, limit_bytes=LIMIT_BYTES[self.policy], policy=self.policy, connect=self.connect
         )
 
@@ -144,6 +169,9 @@ class Spooling:
         row = self.spool.get(eid)
         self.spool.launching(row.no, f"{eid}.{row.launches}", 2)
         self.tell([])
+        runs = self.folder / "runs"
+        (runs / f"{eid}.{row.launches}").mkdir(exist_ok=True)
+        fsync_dir(str(runs))  # as shimctl does
         if row.last_seq == 0:
             self.pieces[eid] = 0
         pid = self.rng.randint(2, 99999)
@@ -172,6 +200,10 @@ class Spooling:
             return self.acknowledged()
         self.tell([])
         row = self.spool.get(eid)
+        run = self.folder / "runs" / row.run_dir
+        if eid not in self.segments or self.rng.random() < 0.2:  # a full one, or a shim of another life
+            there = [int(path.name[-8:]) for path in run.glob("*.*")]
+            self.segments[eid] = max(there, default=-1) + 1
         n = self.rng.choice((1, 1, 2, 8))
         items = []
         for i in range(n):
@@ -180,17 +212,29 @@ class Spooling:
                 self.made += 1
                 apr = f"apr_{self.life}_{self.made}"
                 items.append(Item("approval", json.dumps({"approval_id": apr, "text": text}), apr, "ref"))
+            elif self.rng.random() < 0.5:
+                items.append(Item("output", "", source=self.shim_says(run, eid, text.encode())))
             else:
                 items.append(Item("output", json.dumps({"type": "output", "data": {"text": text}})))
         self.pieces[eid] += n
-        at = Position(self.pieces[eid] // 50, self.pieces[eid] % 50)
+        at = Position(self.segments[eid], self.pieces[eid] % 50)
         last = self.spool.append(row.no, items, at, {"n": str(self.pieces[eid])})
+        segments.forget(str(run), at.segment, self.spool.named_from(row.no, at.segment))
         self.tell(
             [
-                *(("record", eid, last - n + 1 + i, item.kind, item.body) for i, item in enumerate(items)),
+                *(("record", eid, last - n + 1 + i, item.kind, body_of(item, run)) for i, item in enumerate(items)),
                 ("pieces", eid, self.pieces[eid]),
             ]
         )
+
+    def shim_says(self, run: Path, eid: str, text: bytes) -> Source:
+        """Bytes in a segment, synced by nobody yet."""
+        with (run / segment_name(self.segments[eid])).open("ab") as file:
+            at = file.tell()
+            file.write(text)
+        half = len(text) // 2
+        extents = (Extent(self.segments[eid], at, half), Extent(self.segments[eid], at + half, len(text) - half))
+        return Source(5, "stdout", self.rng.choice((b"", "ö".encode())), extents)
 
     def acknowledged(self) -> None:
         if (eid := self.one("running", "final")) is None:
@@ -279,8 +323,20 @@ class Spooling:
 
 def record(folder: Path, seed: int, steps: int, *, obeys_sync: bool = True, **controls: object) -> Scribe:
     scribe = Scribe(folder, obeys_sync=obeys_sync)
-    Spooling(folder, scribe, seed, **controls).walk_on(steps)  # type: ignore[arg-type]
+    with watched(scribe):
+        Spooling(folder, scribe, seed, **controls).walk_on(steps)  # type: ignore[arg-type]
     return scribe.stop()
+
+
+def body_of(item: Item, run: Path) -> str:
+    """What will be sent for it."""
+    if item.source is None:
+        return item.body
+    reader = segments.Reader(str(run))
+    data = reader.fetch(item.source.extents)
+    reader.close()
+    assert data is not None
+    return output(item.source.stream, item.source.ts_ms, item.source.held + data)
 
 
 def judge_spool(folder: Path, knows: Knows, rng: random.Random) -> Verdict:

@@ -53,6 +53,11 @@ def test_without_the_sync_of_each_commit_the_spool_loses_what_it_was_relied_on_f
     assert report.lost > 0 and report.wrong > 0 and report.corrupt == 0
 
 
+def test_without_the_sync_of_a_segment_the_spool_names_what_is_not_there() -> None:
+    report = control(SPOOL, careless=True)
+    assert report.lost > 0 and report.wrong > 0 and report.corrupt == 0
+
+
 @pytest.mark.parametrize("kind", [STORE, SPOOL], ids=["store", "spool"])
 def test_on_a_disk_that_lies_about_its_syncs_everything_is_lost(kind: Kind) -> None:
     report = control(kind, obeys_sync=False)

@@ -1,9 +1,9 @@
 """What Python itself does to a folder, noted into the same story as what SQLite does: opens that create, renames,
 deletions, new folders, fsyncs of files and of folders.
 
-The interpreter tells of the first four (audit events); of an fsync it does not, so `os.fsync` is wrapped while a
-watch lasts. Of the bytes that Python writes only those are noted that were fsynced: the others never survive a cut
-here, which is the least that a disk may do.
+The interpreter tells of the first four (audit events); of an fsync it does not, so `os.fsync` and `os.fdatasync` are
+wrapped while a watch lasts. Of the bytes that Python writes only those are noted that were fsynced: the others never
+survive a cut here, which is the least that a disk may do.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def watched(scribe: Scribe, *, sqlite_unseen: bool = False) -> Iterator[Scribe]:
     synced: their contents as synced (a checkpoint does that itself), and which of them are gone.
     """
     _install()
-    real, _watching[:] = os.fsync, [scribe]
+    real, real_data, _watching[:] = os.fsync, os.fdatasync, [scribe]
 
     def fsync(fd: int) -> None:
         real(fd)
@@ -48,11 +48,11 @@ def watched(scribe: Scribe, *, sqlite_unseen: bool = False) -> Iterator[Scribe]:
                     scribe.drop(str(known))
         scribe.note(SyncDir(scribe.key(path)))
 
-    os.fsync = fsync
+    os.fsync = os.fdatasync = fsync  # (a length that bytes need goes with their data: fdatasync(2))
     try:
         yield scribe
     finally:
-        os.fsync = real
+        os.fsync, os.fdatasync = real, real_data
         _watching.clear()
 
 

@@ -131,7 +131,7 @@ class Host:
         shim = self.shims.get(PurePosixPath(run_dir).name)
         return shim is not None and shim.opened
 
-    def read(self, run_dir: str, at: Position) -> tuple[list[Piece], Position]:
+    def read(self, run_dir: str, at: Position, limit: int) -> tuple[list[Piece], Position]:
         shim = self.shims.get(PurePosixPath(run_dir).name)
         if shim is None:
             return [], at
@@ -139,7 +139,7 @@ class Host:
         pieces = shim.pieces[begin : begin + 64]
         return list(pieces), Position(at.segment, at.offset + PIECE_BYTES * len(pieces))
 
-    def forget(self, run_dir: str, before: int) -> None:
+    def forget(self, run_dir: str, before: int, named_from: int) -> None:
         return
 
     def clear(self, run_dir: str) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from actors.protocol.defaults import CHUNK_BYTES
 from actors.protocol.frames import Approval, Event
 from wrapper.drivers import driver
-from wrapper.drivers.base import Fed, Output, output
+from wrapper.drivers.base import FAST_BYTES, Fed, Output, output, plainly
 from wrapper.drivers.base import event as spelled
 from wrapper.segments import Piece
 
@@ -99,6 +99,19 @@ def test_the_bytes_survive_the_end_of_a_chunk(short: int, data: bytes, twice: bo
 @example("".join(map(chr, range(0x81))) + "\\u0000 \\\\n", "stdout")
 def test_an_output_is_spelled_as_the_standard_library_spells_it(text: str, stream: str) -> None:
     assert output(stream, 7, text.encode()) == spelled("output", 7, {"stream": stream, "text": text})
+
+
+@CALM
+@given(st.text(max_size=40), st.sampled_from(Output.HELD))
+@example("".join(map(chr, range(0x81))) + "\u2028\ufeff\U0001f34c", "stdout")
+def test_a_long_output_is_spelled_the_same_by_whoever_spells_it(text: str, stream: str) -> None:
+    long = text.encode() + b"x" * FAST_BYTES
+    assert (
+        output(stream, 7, long)
+        == plainly(stream, 7, long)
+        == spelled("output", 7, {"stream": stream, "text": long.decode()})
+    )
+    assert output(stream, 7, b"\xff" + long) == plainly(stream, 7, b"\xff" + long)
 
 
 # ---------------------------------------------------------------- jsonl

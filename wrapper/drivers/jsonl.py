@@ -47,7 +47,7 @@ class JsonlDriver:
         held = bytes.fromhex(state.get("line", ""))  # a line that may become an event: it began with `{`
         inside = "inside" in state  # in the middle of a line of plain output
         ts_ms = 0
-        for stream, ts_ms, data in pieces:
+        for stream, ts_ms, data, _ in pieces:
             if stream != "stdout":
                 output.add(stream, ts_ms, data)
                 continue

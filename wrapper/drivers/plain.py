@@ -14,7 +14,7 @@ class PlainDriver:
     keeps_stdin = False
 
     def feed(self, state: Mapping[str, str], pieces: Iterable[Piece], *, end: bool) -> Fed:
-        output = Output(state)
+        output = Output(state, refers=True)
         for piece in pieces:
             output.add(*piece)
         output.flush(end=end)
