@@ -49,6 +49,8 @@ ONLY_S = 10.0  # a predecessor's process is gone in milliseconds
 BORN_S = 30.0  # 0.36 s alone, 13 s when fifty come at once
 WAKES_AT_ONCE = 1  # starting a worker takes all of a core for 0.3 s; more at once starve the gateway
 WAKE_REST = 1.0  # after a wake, this many times its length without one: half a core is left to those who work
+WAKE_BELOW = 0.6  # of a core; a process that works more has no time for wakes, and decides by itself as quickly
+WAKE_LOOK_S = 1.0  # between two looks at that; `believe` comes as often
 WAKES_WAITING = 256  # a wake that is dropped costs nothing: the transition runs without the actor
 # Seconds after which a thread that waits for the interpreter is given it, instead of 0.005. The writer asks for
 # it after each statement of a group: 40 of 60 ms of a large group were waiting beside a busy loop.
@@ -70,10 +72,33 @@ def placement_name(subject: str, settings: Settings) -> str | None:
     return f"session-cell/{int.from_bytes(digest[:8], 'big') % settings.cells}"
 
 
+class Worked:
+    """How much of a core this process took since the last look."""
+
+    def __init__(
+        self, cpu_s: Callable[[], float] = time.process_time, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._cpu_s, self._now = cpu_s, now
+        self._last = cpu_s(), now()
+
+    def __call__(self) -> float:
+        (cpu_s, at), self._last = self._last, (self._cpu_s(), self._now())
+        return (self._last[0] - cpu_s) / max(0.001, self._last[1] - at)
+
+
 class RayPort:
     """actors.mailbox.ActorPort over Ray. All of it is hints: whatever goes wrong here, the caller decides by itself."""
 
-    def __init__(self, settings: Settings, cluster: str, forget: Forget) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        cluster: str,
+        forget: Forget,
+        *,
+        worked: Callable[[], float] | None = None,
+        wake_look_s: float = WAKE_LOOK_S,
+    ) -> None:
+        """worked: how much of a core this process took since it was asked last."""
         self.settings, self.cluster, self._forget = settings, cluster, forget
         self.rows: dict[str, ActorRow] = {}
         self.handles: dict[str, Any] = {}
@@ -83,6 +108,7 @@ class RayPort:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._pool = DaemonPool("ray-control")
         self._asked_at, self._answered_at = 0.0, time.monotonic()
+        self._worked, self._busy, self._wake_look_s = worked or Worked(), False, wake_look_s
 
     def believe(self, rows: list[ActorRow]) -> None:
         """What the registry says now. A row that went takes its handle along: that actor has left."""
@@ -91,6 +117,7 @@ class RayPort:
             if name not in now or now[name].incarnation != row.incarnation:
                 self.handles.pop(name, None)
         self.rows = now
+        self._busy = self._worked() > WAKE_BELOW
         if time.monotonic() - self._asked_at > ASK_S and not self._tasks_named("ask"):
             self._asked_at = time.monotonic()
             self._spawn(self._ask(), "ask")
@@ -182,6 +209,9 @@ class RayPort:
 
     async def _wake_some(self) -> None:
         while self._to_wake:
+            if self._busy:
+                await asyncio.sleep(self._wake_look_s)
+                continue
             # The newest first: after a storm, the oldest may have nothing left to do.
             name, began = self._to_wake.pop(), time.monotonic()
             try:

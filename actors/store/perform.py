@@ -184,7 +184,7 @@ class Transitions(StationTransitions):
             if isinstance(effect, fx.Append):
                 last_seq += 1
                 self._c.execute(
-                    f"insert into events ({rows.EVENT_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?)",
+                    rows.INSERT_EVENT,
                     (
                         sid,
                         last_seq,

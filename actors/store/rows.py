@@ -124,6 +124,7 @@ def fragments(seq: int, execution_id: str, exec_seq: int, events: Iterable[Encod
 
 
 EVENT_COLUMNS = "session_id, seq, execution_id, exec_seq, type, ts_ms, stored_at_ms, data"
+INSERT_EVENT = f"insert into events ({EVENT_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?)"
 # How many events a row holds, and the first of them.
 LENGTH_SQL = "max(run_length, 1)"
 FIRST_SQL = f"(seq + 1 - {LENGTH_SQL})"

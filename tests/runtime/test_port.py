@@ -23,7 +23,7 @@ from actors.mailbox import Asleep, OutcomeUnknown
 from actors.pool import DaemonPool, PoolFull
 from actors.protocol.errors import HoldfastError, StorageUnavailable
 from actors.protocol.ids import ulid
-from actors.runtime import RayPort, placement_name
+from actors.runtime import RayPort, Worked, placement_name
 from actors.store.contract import ActorRow, IdempotencyKey, Outcome
 
 OUTCOME = Outcome("s", Done(changed=True), (), 7)
@@ -77,6 +77,35 @@ async def answers() -> Outcome:
 async def hangs() -> Outcome:
     await asyncio.sleep(60)
     raise AssertionError
+
+
+def test_what_was_worked_is_a_share_of_the_time_since_the_last_look() -> None:
+    cpu_s, now = iter([2.0, 2.5, 4.5, 4.5]), iter([10.0, 11.0, 13.0, 23.0])
+    worked = Worked(lambda: next(cpu_s), lambda: next(now))
+    assert [worked(), worked(), worked()] == [0.5, 1.0, 0.0]
+
+
+async def test_nobody_is_woken_while_this_process_is_busy() -> None:
+    shares, woken = iter([0.9, 0.2]), list[str]()
+
+    class Port(RayPort):
+        async def _wake(self, name: str) -> None:
+            woken.append(name)
+
+    async def forget(name: str, incarnation: str) -> None:
+        raise AssertionError
+
+    port = Port(Settings(), "cl_1", forget, worked=lambda: next(shares), wake_look_s=0.0)
+    port.believe([])
+    port.wake("s")
+    for _ in range(100):  # looks, one a turn
+        await asyncio.sleep(0)
+    assert not woken
+    port.believe([])
+    async with asyncio.timeout(5):
+        while not woken:
+            await asyncio.sleep(0)
+    assert woken == ["session/s"]
 
 
 async def test_an_answer_is_the_answer() -> None:
