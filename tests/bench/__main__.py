@@ -50,7 +50,6 @@ def main() -> int:
             QUICK_SCALE if asked.quick else 1.0,
             minutes=0.15 if asked.quick else asked.minutes,
             switch_s=asked.switch_s,
-            side_by_side=asked.quick,
         )
         try:
             for benchmark in chosen:

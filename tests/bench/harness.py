@@ -14,7 +14,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -79,19 +78,11 @@ class Bench:
     """runs: of each benchmark. scale: 1.0 is the whole work, less is for a look."""
 
     def __init__(
-        self,
-        folder: Path,
-        runs: int,
-        scale: float,
-        *,
-        minutes: float = 30.0,
-        switch_s: float | None = None,
-        side_by_side: bool = False,
+        self, folder: Path, runs: int, scale: float, *, minutes: float = 30.0, switch_s: float | None = None
     ) -> None:
-        """switch_s: the service's processes hand the interpreter over after so long, instead of their 0.5 ms.
-        side_by_side: services live on beside each other, and one that is asked for again is there; for a look."""
+        """switch_s: the service's processes hand the interpreter over after so long, instead of their 0.5 ms."""
         self.folder, self.runs, self.scale, self.minutes = folder, runs, scale, minutes
-        self._switch_s, self._side_by_side = switch_s, side_by_side
+        self._switch_s = switch_s
         self._services: dict[tuple[tuple[str, Any], ...], Service] = {}
         self._settings: dict[str, Any] = {}
         self._relay: tuple[subprocess.Popen[bytes], int] | None = None
@@ -109,13 +100,11 @@ class Bench:
         self._settings = {}
 
     def service_with(self, **settings: Any) -> Service:
-        """One `up` for each way to set it; only one lives at a time, because another one's pulse would be measured, if
-        somebody believed the figures."""
+        """One `up` for each way to set it; only one lives at a time, because another one's pulse would be measured."""
         self._settings = settings
         wanted = tuple(sorted(settings.items()))
         if wanted not in self._services:
-            if not self._side_by_side:
-                self.end_services()
+            self.end_services()
             folder = self.folder / f"service-{self._names}"
             self._names += 1
             folder.mkdir()
@@ -133,11 +122,9 @@ class Bench:
         return self._services[wanted]
 
     def end_services(self) -> None:
-        services = list(self._services.values())
+        for service in self._services.values():
+            service.end()
         self._services.clear()
-        with ThreadPoolExecutor(len(services) or 1) as pool:
-            for ended in [pool.submit(service.end) for service in services]:
-                ended.result()
 
     @property
     def relay(self) -> str:
