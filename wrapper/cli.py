@@ -125,10 +125,12 @@ def command(
     import signal
 
     from wrapper.app import Ended, Settings, Wrapper
+    from wrapper.connection import import_aiohttp
     from wrapper.process import settle
     from wrapper.spoolfile import SpoolError, SpoolLocked
     from wrapper.telemetry import silent, to_stderr
 
+    import_aiohttp(url)
     settings = Settings(
         url=url,
         session_id=session_id,
