@@ -185,7 +185,7 @@ class Storing(World):
         self.made += 1
         eid = f"e{self.made}"
         limits = {"hung_s": 5.0} if self.rng.random() < 0.2 else {}
-        callback = {"url": "http://127.0.0.1:9/hook"} if self.rng.random() < 0.3 else None
+        callback = {"url": "http://127.0.0.1:9/hook"} if self.rng.random() < 0.6 else None
         text = {"prompt": "p" * self.rng.randint(0, 6000)}
         self.ask(
             rq.Submit(session_id=sid, seed=self.seed(), execution_id=eid, input=text, limits=limits, callback=callback)
