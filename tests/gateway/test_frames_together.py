@@ -17,8 +17,6 @@ from yarl import URL
 from actors.gateway.wire import Frames, websocket
 from tests.gateway.house import eventually
 
-GONE = (WSMsgType.CLOSED, WSMsgType.CLOSING, WSMsgType.ERROR)  # a line that fell, in aiohttp's words
-
 
 @asynccontextmanager
 async def serving(converse: Callable[[Frames], Awaitable[None]]) -> AsyncIterator[str]:
@@ -137,20 +135,3 @@ async def test_a_peer_that_speaks_with_its_request_is_heard_from_its_first_byte(
         await asyncio.wait_for(over.wait(), 10)
         writer.close()
     assert taken == [b"early", b"cut in two"]
-
-
-async def test_a_line_that_is_gone_is_no_error_to_who_speaks() -> None:
-    over = asyncio.Event()
-
-    async def converse(ws: Frames) -> None:
-        ws.listen(lambda raw: None)
-        assert (await ws.receive()).type in GONE
-        ws.say(b"into the void")
-        over.set()
-
-    async with serving(converse) as url, aiohttp.ClientSession() as http:
-        client = await http.ws_connect(url)
-        transport: Any = client.get_extra_info("socket")
-        transport.shutdown(2)
-        await asyncio.wait_for(over.wait(), 10)
-        await client.close()

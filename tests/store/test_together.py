@@ -128,3 +128,19 @@ def test_more_than_one_text_of_rows_is_whole(three: World) -> None:
         items.append(AppendItem(session_id, f"con_{s}", epoch, "e1", 2, n, events, instance))
     assert [r.acked_seq for r in three.append(*items)] == [n + 1] * 3
     assert [e["exec_seq"] for e in three.events("c")][-n:] == list(range(2, n + 2))
+
+
+def test_an_append_moves_its_session_up_the_list_to_the_second_alone_or_together(three: World) -> None:
+    def active() -> dict[str, int]:
+        return {s: three.store.session(s)["updated_at_ms"] for s in SESSIONS}
+
+    before = active()
+    three.now_ms += 5_300
+    second = three.now_ms - three.now_ms % 1000
+    three.append(item(three, "a", 2))
+    assert active() == before | {"a": second}
+    three.append(item(three, "b", 2), item(three, "a", 3))
+    assert active() == before | {"a": second, "b": second}
+    three.now_ms += 1_000
+    three.append(item(three, "a", 4), item(three, "c", 2))
+    assert active() == {"a": second + 1_000, "b": second, "c": second + 1_000}
