@@ -1,4 +1,6 @@
-"""The log as rows of one event, for judges who read the file past the product: runs are taken apart (ADR 11).
+"""The log as rows of one event, for judges who read the file past the product.
+
+Runs are taken apart (ADR 11), fresh events come too (ADR 12).
 
 SQL that any SQLite with JSON understands, because some of them read with the interpreter's own library.
 """
@@ -14,8 +16,13 @@ _OF_WORDS = (
 
 def each_event(where: str = "true") -> str:
     """A subquery with the columns of `events`. where: which rows are looked at; a run's seq is that of its last."""
+    fresh = (
+        f"select {', '.join(f'fresh.{name}' for name in _COLUMNS.split(', '))} from fresh "
+        "join hot on hot.session_id = fresh.session_id where fresh.seq > hot.last_seq - hot.fresh"
+    )
     return (
-        f"(select {_COLUMNS} from events where run_length = 0 and {where} union all select {_OF_WORDS} "
+        f"(select {_COLUMNS} from events where run_length = 0 and {where} "
+        f"union all select {_COLUMNS} from ({fresh}) where {where} union all select {_OF_WORDS} "
         f"from (select * from events join runs on runs.id = run_id where {where}), "
         "json_each('[' || replace(words, char(10), ',') || ']'))"
     )

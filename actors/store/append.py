@@ -1,13 +1,15 @@
 """The data path in SQL: the items of a group, fenced inside their statements (DESIGN §1, the append fence).
 
-(1) the session must be owned by this very connection epoch, (2) the execution must be running and stand exactly before
-this range; zero rows in either refuses the item, and one read tells why. The caller gives each item a savepoint.
+The session must be owned by this very connection epoch, and the execution must be running and stand exactly before this
+range; zero rows refuses the item, and one read tells why. The caller gives each item a savepoint.
 
-Neighbours of different sessions are tried together first, the same three statements over all of them (ADR 8): each
-statement gives the GIL away once, so a group costs a handful of hand-overs and not a handful per record. One row less
-than asked for in (1) or (2) undoes them all, and they are taken one by one, each by the same statements.
-An item of several short events is stored as runs, a row each of as many as RUN_EVENTS, spelled for the wire (ADR 11):
-an insert and a replay then cost by the rows. Other events have a row of their own.
+Neighbours of different sessions are tried together first, the same statements over all of them (ADR 8): each statement
+gives the GIL away once, so a group costs a handful of hand-overs and not a handful per record. One row less than asked
+for undoes them all, and they are taken one by one, each by the same statements.
+All that an append moves is one small row of its session (hot.py, ADR 12). The row is made by a statement that holds the
+whole fence, and it stands as long as nobody decides anything: its epoch and its execution are what is left to compare.
+A few short events wait in `fresh` for more of their kind. Many at once are stored as runs, a row each of as many as
+RUN_EVENTS, spelled for the wire (ADR 11): an insert and a replay then cost by the rows. Long ones have their own rows.
 """
 
 from __future__ import annotations
@@ -15,14 +17,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Final
-
-import orjson
+from typing import Any, Final, NamedTuple
 
 from actors.law.delivery import Again, Apply, Gap, cover
 from actors.law.execution import fenced_by
 from actors.store import rows
 from actors.store.contract import Appended, AppendItem, AppendRefused, AppendResult, EncodedEvent
+from actors.store.hot import FRESH_EVENTS, FRESH_SPAN_MS, SWEEP_ROWS, Hot, text
+from actors.store.rows import RUN_EVENTS
 
 # The fence, in one place: what is wanted is the columns of a table, or the parameters of the only item there is (a join
 # needs a table of its own inside SQLite; for one item, the most frequent group, that would cost 55 µs of 350).
@@ -30,37 +32,58 @@ _OWNED = "sessions.id = {of}sid and connection_epoch = {of}epoch and link = 'con
 _EXACTLY_BEFORE = (
     "executions.session_id = {of}sid and executions.id = {of}eid and status = 'running' and acked_seq = {of}before"
 )
-_SESSIONS = (
-    "update sessions set last_seq = last_seq + {of}n {from_wanted} "
-    f"where {_OWNED} returning sessions.id, last_seq, updated_at_ms"
+_HOT = (
+    "insert into hot select sessions.id, connection_epoch, executions.id, last_seq, acked_seq, "
+    "last_progress_service_ms, coalesce(last_progress_at_ms, 0), 0, null, null, null, 0, 0 "
+    f"from {{wanted}} sessions join executions on {_EXACTLY_BEFORE} where {_OWNED} "
+    "and not exists (select 1 from hot where hot.session_id = {of}sid)"
+)
+# rank: how many events wait in this group up to this item's last; 0 for an item that does not. Those that have waited
+# longer than a run may last, or before an item that does not wait, have ended.
+_GOES_ON = f"{{of}}rank and :wall - since_ms between 0 and {FRESH_SPAN_MS}"
+_APPEND = (
+    "update hot set last_seq = last_seq + {of}n, acked_seq = {of}upto, progress_service_ms = :service, "
+    "earlier_at_ms = progress_at_ms, progress_at_ms = :wall, "
+    f"prior = iif({_GOES_ON}, head, null), ended = iif({_GOES_ON}, null, head), "
+    "head = iif({of}rank, (select coalesce(max(f.n), 0) from fresh as f) + {of}rank, null), "
+    f"fresh = iif({{of}}rank, iif({_GOES_ON}, fresh, 0) + {{of}}n, 0), "
+    f"since_ms = iif(fresh and {_GOES_ON}, since_ms, :wall) {{from_wanted}} "
+    "where hot.session_id = {of}sid and hot.epoch = {of}epoch and hot.execution_id = {of}eid "
+    "and hot.acked_seq = {of}before "
+    "returning hot.session_id, last_seq, earlier_at_ms, prior, head, ended, fresh"
 )
 # By itself, and once a second: SQLite takes out and puts in the index entry of a column that a statement sets, also
 # where its value stays. That was a third of what the fence of a session cost, and a page of each commit.
 ACTIVE = "update sessions set updated_at_ms = :second where id in (select value from json_each(:sids))"
-_EXECUTIONS = (
-    "update executions set acked_seq = {of}upto, last_progress_service_ms = :service, last_progress_at_ms = :wall "
-    f"{{from_wanted}} where {_EXACTLY_BEFORE}"
-)
-_COLUMNS = ("sid", "epoch", "n", "eid", "before", "upto")  # of `_wanted`
+_COLUMNS = ("sid", "epoch", "n", "eid", "before", "upto", "rank")  # of `_wanted`
 # The items as one JSON text: the statement reads it without the GIL, while the event loop works.
-_FROM_WANTED = (
-    f"from (select {', '.join(f'value->>{k} as {name}' for k, name in enumerate(_COLUMNS))} from json_each(:items)) "
+_WANTED = (
+    f"(select {', '.join(f'value->>{k} as {name}' for k, name in enumerate(_COLUMNS))} from json_each(:items)) "
     "as wanted"
 )
-FENCE_ONE = tuple(sql.format(of=":", from_wanted="") for sql in (_SESSIONS, _EXECUTIONS))
-FENCE_MANY = tuple(sql.format(of="wanted.", from_wanted=_FROM_WANTED) for sql in (_SESSIONS, _EXECUTIONS))
-# The common table is materialized so that what an item's events share is taken out of the text once.
-_INSERT = (
-    "with item as materialized (select value->>0 as sid, value->>1 as seq, value->>2 as eid, value->>3 as number, "
-    "value->'$[4]' as events from json_each(?1)) "
-    f"insert into events ({rows.EVENT_COLUMNS}) "
-    "select sid, seq + e.key, eid, number + e.key, e.value->>0, e.value->>1, ?2, {data} "
-    "from item, json_each(item.events) as e"
+FENCE_ONE = (_HOT.format(of=":", wanted=""), _APPEND.format(of=":", from_wanted=""))
+FENCE_MANY = (
+    _HOT.format(of="wanted.", wanted=f"{_WANTED} join"),
+    _APPEND.format(of="wanted.", from_wanted=f"from {_WANTED}"),
 )
-INSERT = _INSERT.format(data="e.value->>2")
+# The common table is materialized so that what an item's events share is taken out of the text once.
+_ITEM = (
+    "with item as materialized (select value->>0 as sid, value->>1 as seq, value->>2 as eid, value->>3 as number, "
+    "value->'$[4]' as events, value->>5 as n, value->>6 as prior from json_each(?1)) "
+)
+INSERT_FRESH = (
+    f"{_ITEM} insert into fresh (n, prior, {rows.EVENT_COLUMNS}) "
+    "select n + e.key, iif(e.key, n + e.key - 1, prior), sid, seq + e.key, eid, number + e.key, "
+    "e.value->>0, e.value->>1, ?2, e.value->>2 from item, json_each(item.events) as e"
+)
+INSERT_FRESH_ONE = f"insert into fresh (n, prior, {rows.EVENT_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 # Long ones travel beside the text, end to end, and the text says where each begins: 16 KiB of output inside it would
 # be escaped, read, unescaped (113 µs an event, and 57 so); for 40 bytes the text is the quicker (3.0 µs, and 3.8 so).
-INSERT_LONG = _INSERT.format(data="cast(substr(?3, e.value->>2, e.value->>3) as text)")
+INSERT_LONG = (
+    f"{_ITEM} insert into events ({rows.EVENT_COLUMNS}) select sid, seq + e.key, eid, number + e.key, "
+    "e.value->>0, e.value->>1, ?2, cast(substr(?3, e.value->>2, e.value->>3) as text) "
+    "from item, json_each(item.events) as e"
+)
 # The words of runs stand end to end beside the text, as those of long events do.
 INSERT_WORDS = (
     "insert into runs (words) select cast(substr(?2, value->>6, value->>7) as text) from json_each(?1) order by key"
@@ -72,17 +95,26 @@ INSERT_RUNS = (
     "select value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, ?2, '', "
     "last_insert_rowid() - ?3 + 1 + key, value->>7, value->>8 from json_each(?1)"
 )
-RUN_EVENTS: Final = 100  # in a row at most: who begins within it reads the others in vain; the gain is had by then
 LONG_BYTES: Final = 512  # on average
+FEW_EVENTS: Final = 8  # of one item: fewer wait for more of their kind, as many are a run
 TEXT_BYTES: Final = 1 << 20  # of rows handed to one insert: bounds what a group needs twice in memory
 
 Placed = tuple[AppendItem, Appended]
 
 
-class Appends:
-    """Mixed into the store: needs `_c` and the group's clocks."""
+class _Moved(NamedTuple):
+    """A row of `hot` after its append."""
 
-    _c: Any
+    last_seq: int
+    earlier_at_ms: int
+    prior: int | None
+    head: int | None
+    ended: int | None
+    fresh: int
+
+
+class Appends(Hot):
+    """Mixed into the store: needs `_c` and the group's clocks."""
 
     def append_in_transaction(self, item: AppendItem, wall_ms: int, service_ms: int) -> AppendResult:
         """One item, in its caller's savepoint `item`."""
@@ -100,50 +132,91 @@ class Appends:
 
     def append_together(self, items: Sequence[AppendItem], wall_ms: int, service_ms: int) -> list[Appended] | None:
         """All of them, or None and the caller rolls back to its savepoint. The items are of different sessions."""
-        c, one = self._c, len(items) == 1
-        sessions, executions = FENCE_ONE if one else FENCE_MANY
-        wanted = [_wanted(item) for item in items]
-        values: dict[str, Any] = {"wall": wall_ms, "service": service_ms}
-        values |= dict(zip(_COLUMNS, wanted[0], strict=True)) if one else {"items": _text(wanted)}
-        owned = c.execute(sessions, values).fetchall()
-        if len(owned) != len(items) or c.execute(executions, values).rowcount != len(items):
+        if (moved := self._moved(items, wall_ms, service_ms)) is None:
             return None
         second = _whole_second(wall_ms)
-        if quiet := [sid for sid, _, active_at in owned if active_at < second]:
-            c.execute(ACTIVE, {"second": second, "sids": _text(quiet)})
-        heads = {sid: last_seq for sid, last_seq, _ in owned}
-        done = [_appended(item, heads[item.session_id]) for item in items]
+        if quiet := [sid for sid, row in moved.items() if row.earlier_at_ms < second]:
+            self._c.execute(ACTIVE, {"second": second, "sids": text(quiet)})
+        done: list[Appended] = []
+        waiting: list[tuple[AppendItem, Appended, _Moved]] = []
         runs: list[Placed] = []
-        others: list[Placed] = []
-        for placed_one in zip(items, done, strict=True):
-            (runs if _makes_runs(placed_one[0].events) else others).append(placed_one)
-        for placed, _, _ in _portions(runs):
-            text, words, n = _in_runs(placed)
-            c.execute(INSERT_WORDS, (text, words))
-            c.execute(INSERT_RUNS, (text, wall_ms, n))
-        for placed, size, n in _portions(others):
-            if n == 1:
-                item, at = placed[0]
-                event = item.events[0]
-                c.execute(
-                    rows.INSERT_EVENT,
-                    (item.session_id, at.first_seq, item.execution_id, item.first, *event[:2], wall_ms, event.data),
-                )
-            elif size < n * LONG_BYTES:
-                c.execute(INSERT, (_within(placed), wall_ms))
+        long: list[Placed] = []
+        for item in items:
+            row = moved[item.session_id]
+            done.append(at := _appended(item, row.last_seq))
+            if row.head is not None:
+                waiting.append((item, at, row))
             else:
-                text, bodies = _beside(placed)
-                c.execute(INSERT_LONG, (text, wall_ms, bodies))
+                (long if _long(item.events) else runs).append((item, at))
+        if waiting:
+            self._write_fresh(waiting, wall_ms)
+        if ended := [row.ended for row in moved.values() if row.ended is not None]:
+            self.pack(ended)
+        if full := {sid: row.head for sid, row in moved.items() if row.head and row.fresh >= FRESH_EVENTS}:
+            self.pack([*full.values()], [*full])
+        for placed in _portions(runs):
+            table, words, n = _in_runs(placed)
+            self._c.execute(INSERT_WORDS, (table, words))
+            self._c.execute(INSERT_RUNS, (table, wall_ms, n))
+        for placed in _portions(long):
+            self._write_long(placed, wall_ms)
         return done
+
+    def _moved(self, items: Sequence[AppendItem], wall_ms: int, service_ms: int) -> dict[str, _Moved] | None:
+        """The rows of `hot` by session, each moved by its item; None if one of them is not as it must be."""
+        c, one = self._c, len(items) == 1
+        heated, appended = FENCE_ONE if one else FENCE_MANY
+        wanted = _wanted(items)
+        moved: dict[str, _Moved] = {}
+        for attempt in range(2):
+            values: dict[str, Any] = {"wall": wall_ms, "service": service_ms}
+            values |= dict(zip(_COLUMNS, wanted[0], strict=True)) if one else {"items": text(wanted)}
+            if attempt and not c.execute(heated, values).rowcount:
+                return None
+            moved |= {row[0]: _Moved(*row[1:]) for row in c.execute(appended, values).fetchall()}
+            if len(moved) == len(items):
+                return moved
+            wanted = [row for row in wanted if row[0] not in moved]  # most often: their rows are still to be made
+        return None
+
+    def _write_fresh(self, waiting: Sequence[tuple[AppendItem, Appended, _Moved]], wall_ms: int) -> None:
+        first = newest = 0
+        table: list[Any] = []
+        for item, at, row in waiting:
+            assert row.head is not None
+            newest = row.head
+            n = newest - len(item.events) + 1
+            first = first or n
+            events = [(e.type, e.ts_ms, e.data) for e in item.events]
+            table.append((item.session_id, at.first_seq, item.execution_id, item.first, events, n, row.prior))
+        if first == newest:
+            sid, seq, eid, number, ((type_, ts_ms, data),), n, prior = table[0]
+            self._c.execute(INSERT_FRESH_ONE, (n, prior, sid, seq, eid, number, type_, ts_ms, wall_ms, data))
+        else:
+            self._c.execute(INSERT_FRESH, (text(table), wall_ms))
+        if newest // SWEEP_ROWS != (first - 1) // SWEEP_ROWS:
+            self.sweep_fresh()
+
+    def _write_long(self, placed: Sequence[Placed], wall_ms: int) -> None:
+        item, at = placed[0]
+        if len(placed) == len(item.events) == 1:
+            event = item.events[0]
+            self._c.execute(
+                rows.INSERT_EVENT,
+                (item.session_id, at.first_seq, item.execution_id, item.first, *event[:2], wall_ms, event.data),
+            )
+        else:
+            table, bodies = _beside(placed)
+            self._c.execute(INSERT_LONG, (table, wall_ms, bodies))
 
     def _why(self, item: AppendItem) -> AppendRefused | Apply:
         columns = ", ".join(rows.SESSION_COLUMNS)
-        row = self._c.execute(f"select {columns} from sessions where id = ?", (item.session_id,)).fetchone()
+        row = self._c.execute(f"select {columns} from sessions_now where id = ?", (item.session_id,)).fetchone()
         s = rows.session(row) if row else None
         if s is None or s.link != "connected" or s.connection_epoch != item.epoch:
             return AppendRefused("fenced", close_code=fenced_by(s, item.instance_id).code)
         found = self._c.execute(
-            "select status, acked_seq from executions where session_id = ? and id = ?",
+            "select status, acked_seq from executions_now where session_id = ? and id = ?",
             (item.session_id, item.execution_id),
         ).fetchone()
         if found is None or found[0] == "queued":
@@ -175,10 +248,17 @@ def _whole_second(wall_ms: int) -> int:
     return wall_ms - wall_ms % 1000
 
 
-def _wanted(item: AppendItem) -> tuple[str | int, ...]:
-    """_COLUMNS: what must stand there, and what it becomes."""
-    before = item.first - 1
-    return item.session_id, item.epoch, len(item.events), item.execution_id, before, before + item.covers
+def _wanted(items: Sequence[AppendItem]) -> list[tuple[str | int, ...]]:
+    """_COLUMNS of each: what must stand there, and what it becomes."""
+    found: list[tuple[str | int, ...]] = []
+    ranked = 0
+    for item in items:
+        n, before = len(item.events), item.first - 1
+        rank = 0
+        if n < FEW_EVENTS and not _long(item.events):
+            rank = ranked = ranked + n
+        found.append((item.session_id, item.epoch, n, item.execution_id, before, before + item.covers, rank))
+    return found
 
 
 def _appended(item: AppendItem, last_seq: int) -> Appended:
@@ -186,42 +266,28 @@ def _appended(item: AppendItem, last_seq: int) -> Appended:
     return Appended(last_seq - n + 1, n, item.first + item.covers - 1)
 
 
-def _text(rows_: Sequence[Any]) -> str:
-    return orjson.dumps(rows_).decode()
+def _long(events: Sequence[EncodedEvent]) -> bool:
+    """Of long ones the bytes are what costs, not the rows."""
+    return sum([len(e.data) for e in events]) >= len(events) * LONG_BYTES
 
 
-def _makes_runs(events: Sequence[EncodedEvent]) -> bool:
-    """Several short ones. Of long ones the bytes are what costs, not the rows."""
-    n = len(events)
-    return n > 1 and sum([len(e.data) for e in events]) < n * LONG_BYTES
-
-
-def _portions(placed: Iterable[Placed]) -> Iterator[tuple[list[Placed], int, int]]:
-    """The items with their places, in portions of about TEXT_BYTES; characters and events of each."""
+def _portions(placed: Iterable[Placed]) -> Iterator[list[Placed]]:
+    """The items with their places, in portions of about TEXT_BYTES."""
     held: list[Placed] = []
-    size = n = 0
+    size = 0
     for one in placed:
         held.append(one)
         size += sum([len(e.data) for e in one[0].events])
-        n += len(one[0].events)
         if size >= TEXT_BYTES:
-            yield held, size, n
-            held, size, n = [], 0, 0
+            yield held
+            held, size = [], 0
     if held:
-        yield held, size, n
-
-
-def _row(item: AppendItem, at: Appended, events: list[Any]) -> tuple[Any, ...]:
-    return item.session_id, at.first_seq, item.execution_id, item.first, events
-
-
-def _within(placed: Sequence[Placed]) -> str:
-    return _text([_row(item, at, [(e.type, e.ts_ms, e.data) for e in item.events]) for item, at in placed])
+        yield held
 
 
 def _beside(placed: Sequence[Placed]) -> tuple[str, bytes]:
     """The rows with the place and the length of each body, and the bodies."""
-    rows_: list[Any] = []
+    table: list[Any] = []
     bodies: list[bytes] = []
     begins = 1  # as SQL counts
     for item, at in placed:
@@ -230,13 +296,13 @@ def _beside(placed: Sequence[Placed]) -> tuple[str, bytes]:
             bodies.append(body := e.data.encode())
             events.append((e.type, e.ts_ms, begins, len(body)))
             begins += len(body)
-        rows_.append(_row(item, at, events))
-    return _text(rows_), b"".join(bodies)
+        table.append((item.session_id, at.first_seq, item.execution_id, item.first, events))
+    return text(table), b"".join(bodies)
 
 
 def _in_runs(placed: Sequence[Placed]) -> tuple[str, bytes, int]:
     """The rows of runs, each with the place and the length of its words; the words; how many rows."""
-    rows_: list[Any] = []
+    table: list[Any] = []
     bodies: list[bytes] = []
     begins = 1
     for item, at in placed:
@@ -247,7 +313,7 @@ def _in_runs(placed: Sequence[Placed]) -> tuple[str, bytes, int]:
             last, type_, lines = seq + n - 1, *rows.run(seq, item.execution_id, seq + ahead, events)
             size = len(lines)
             place = (begins, size, n)
-            rows_.append((item.session_id, last, item.execution_id, last + ahead, type_, events[-1].ts_ms, *place))
+            table.append((item.session_id, last, item.execution_id, last + ahead, type_, events[-1].ts_ms, *place))
             bodies.append(lines)
             begins += size
-    return _text(rows_), b"".join(bodies), len(rows_)
+    return text(table), b"".join(bodies), len(table)

@@ -29,16 +29,17 @@ from actors.protocol.errors import HoldfastError
 from actors.store import rows, tallies
 from actors.store.contract import IdempotencyKey, Outcome
 from actors.store.expect import expect
+from actors.store.hot import Hot
 from actors.store.stations import StationTransitions
 
-_SESSION = f"select {', '.join(rows.SESSION_COLUMNS)} from sessions where id = ?"
+_SESSION = f"select {', '.join(rows.SESSION_COLUMNS)} from sessions_now where id = ?"
 _LIVE = (
-    f"select {', '.join(rows.EXECUTION_COLUMNS)} from executions "
+    f"select {', '.join(rows.EXECUTION_COLUMNS)} from executions_now "
     "where session_id = ? and status in ('queued', 'pending', 'running') order by ordinal"
 )
-_EXECUTION = f"select {', '.join(rows.EXECUTION_COLUMNS)} from executions where session_id = ? and id = ?"
+_EXECUTION = f"select {', '.join(rows.EXECUTION_COLUMNS)} from executions_now where session_id = ? and id = ?"
 _LAST = (
-    f"select {', '.join(rows.EXECUTION_COLUMNS)} from executions "
+    f"select {', '.join(rows.EXECUTION_COLUMNS)} from executions_now "
     "where session_id = ? and status in ('completed', 'failed', 'interrupted') order by ordinal desc limit 1"
 )
 _OPEN_APPROVALS = f"select {', '.join(rows.APPROVAL_COLUMNS)} from approvals where session_id = ? and state = 'open'"
@@ -49,7 +50,7 @@ def _counted(request: Request, answer: fx.Answer) -> bool:
     return counts(request) and not isinstance(answer, fx.Refuse | fx.Fenced)
 
 
-class Transitions(StationTransitions):
+class Transitions(StationTransitions, Hot):
     """Mixed into the store: needs `_c` (a connection), `policy` and `wall_ms()`."""
 
     def note(self, act: Act, wall_ms: int) -> None:
@@ -86,6 +87,7 @@ class Transitions(StationTransitions):
 
     def _session_transition(self, request: SessionRequest) -> Outcome:
         sid = request.session_id
+        self.settle(sid)
         view = self._view(request)
         decision = decide(view, request)
         last_seq = self._perform(sid, view, decision.effects)

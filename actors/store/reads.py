@@ -77,7 +77,7 @@ class Reads(Transitions):
             values += [at, sid]
         columns = ", ".join(f"s.{c}" for c in rows.SESSION_COLUMNS)
         sql = (
-            f"select {columns} from sessions s where {' and '.join(where)} "
+            f"select {columns} from sessions_now s where {' and '.join(where)} "
             "order by s.updated_at_ms desc, s.id desc limit ?"
         )
         with self._snapshot() as c:
@@ -105,7 +105,7 @@ class Reads(Transitions):
             self._known(session_id)
             columns = ", ".join(rows.EXECUTION_COLUMNS)
             row = c.execute(
-                f"select {columns} from executions where session_id = ? and id = ?",
+                f"select {columns} from executions_now where session_id = ? and id = ?",
                 (session_id, execution_id),
             ).fetchone()
         if row is None:
@@ -119,7 +119,8 @@ class Reads(Transitions):
         with self._snapshot() as c:
             self._known(session_id)
             found = c.execute(
-                f"select {columns} from executions where session_id = ? and ordinal < ? order by ordinal desc limit ?",
+                f"select {columns} from executions_now "
+                "where session_id = ? and ordinal < ? order by ordinal desc limit ?",
                 (session_id, before, limit + 1),
             ).fetchall()
         items = [rows.execution(r) for r in found]
@@ -148,7 +149,7 @@ class Reads(Transitions):
         for start in range(0, len(session_ids), 500):  # SQLite's limit of variables is far above; a short read each
             part = session_ids[start : start + 500]
             marks = ", ".join("?" * len(part))
-            sql = f"select id, last_seq, stream_id from sessions where deleted_at_ms is null and id in ({marks})"
+            sql = f"select id, last_seq, stream_id from sessions_now where deleted_at_ms is null and id in ({marks})"
             found.update({sid: (last, stream) for sid, last, stream in self._c.execute(sql, part).fetchall()})
         return found
 

@@ -2,18 +2,20 @@
 
 A row of `events` is one event in columns, or a run of them as the wire spells them (ADR 11); its seq is that of the
 last one. A page may begin within a run and, where it counts events exactly, end within one: it is cut at the lines.
+The newest few of a session that is being written to stand in `fresh`, behind all that is in `events` (ADR 12).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import closing
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from actors.protocol.errors import HoldfastError
 from actors.store import rows
-from actors.store.append import RUN_EVENTS
 from actors.store.contract import Page, Spelled
+from actors.store.hot import FRESH, text
 from actors.store.reads import Reads
 
 _RANGE: Final = "from events where session_id = ? and seq > ? and seq <= ?"
@@ -34,12 +36,37 @@ _SPELLED: Final = (
 Found = tuple[int, str | None, str, str]  # seq, execution_id, type, fragment
 
 
+class Head(NamedTuple):
+    """Of a log. fresh: how many of its events stand in `fresh`, newest: the number of the last of them there."""
+
+    stream_id: str
+    first_seq: int
+    last_seq: int
+    fresh: int
+    newest: int | None
+
+    @property
+    def settled_seq(self) -> int:
+        """Of the last one that is in `events`."""
+        return self.last_seq - self.fresh
+
+
 class Asked(NamedTuple):
     """before: a page of the newest that stand before it, from its end on."""
 
     after: int
     before: int | None
     types: frozenset[str]
+
+    def wants(self, row: tuple[Any, ...], execution_id: str | None) -> bool:
+        """A row of one event."""
+        seq, of, _, type_, *_ = row
+        return (
+            seq > self.after
+            and (self.before is None or seq < self.before)
+            and (not self.types or type_ in self.types)
+            and execution_id in (None, of)
+        )
 
 
 class Replay(Reads):
@@ -59,7 +86,7 @@ class Replay(Reads):
         where, values = ["session_id = ?", "seq > ?"], [session_id, after_seq]
         if before_seq is not None:  # within the last run there may be some that stand before it
             where += ["seq < ?", f"{rows.FIRST_SQL} < ?"]
-            values += [before_seq + RUN_EVENTS, before_seq]
+            values += [before_seq + rows.RUN_EVENTS, before_seq]
         if types:
             among = " or ".join(["instr(type, ?)"] * len(types))
             where.append(f"(type in ({', '.join('?' * len(types))}) or (run_length and ({among})))")
@@ -72,22 +99,25 @@ class Replay(Reads):
             f"select seq, execution_id, exec_seq, type, ts_ms, iif(run_length, {_WORDS}, data), run_length from events "
             f"where {' and '.join(where)} order by seq {order}"
         )
+        asked = Asked(after_seq, before_seq, frozenset(types))
         with self._snapshot() as c:
             head = self._head(session_id)
-            with closing(c.execute(sql, values)) as found:
-                kept, full = _taken(found, Asked(after_seq, before_seq, frozenset(types)), limit, max_bytes)
+            fresh = [row for row in self._fresh(head) if asked.wants(row, execution_id)]
+            with closing(c.execute(sql, values)) as settled:
+                found = chain(settled, fresh) if before_seq is None else chain(reversed(fresh), settled)
+                kept, full = _taken(found, asked, limit, max_bytes)
         if before_seq is not None:
             kept.reverse()
         seqs, execution_ids, types_, fragments = zip(*kept, strict=True) if kept else ((),) * 4
         return Page(
-            stream_id=head[0],
-            first_seq=head[1],
-            last_seq=head[2],
+            stream_id=head.stream_id,
+            first_seq=head.first_seq,
+            last_seq=head.last_seq,
             seqs=seqs,
             types=types_,
             execution_ids=execution_ids,
             fragments=fragments,
-            scanned_to=seqs[-1] if full and kept else head[2],
+            scanned_to=seqs[-1] if full and kept else head.last_seq,
         )
 
     def spelled(self, session_id: str, after_seq: int, limit: int, *, max_bytes: int = 1 << 20) -> Spelled:
@@ -95,7 +125,9 @@ class Replay(Reads):
         The range is bounded by numbers, and by bytes before any of them is read: one row comes in any case."""
         with self._snapshot() as c:
             head = self._head(session_id)
-            upto = min(after_seq + limit, head[2])
+            if head.settled_seq <= after_seq < head.last_seq:
+                return _of_fresh(head, self._fresh(head), after_seq, limit, max_bytes)
+            upto = min(after_seq + limit, head.settled_seq)
             size = c.execute(_BYTES, (session_id, after_seq, upto)).fetchone()[0]
             if size is None:  # nothing ends there: a run that is longer, or the end of the log
                 upto = c.execute(_NEXT, (session_id, after_seq)).fetchone()[0] or upto
@@ -103,20 +135,36 @@ class Replay(Reads):
                 upto = c.execute(_FITTING, (max_bytes, session_id, after_seq, upto)).fetchone()[0]
             last, type_, lines = c.execute(_SPELLED, (session_id, after_seq, upto)).fetchone()
         return Spelled(
-            *head,
+            *head[:3],
             last_type=rows.last_type(type_) if type_ else None,
             joined=_after(lines, after_seq).replace(b"\n", b",") if lines else b"",
             scanned_to=last or upto,
         )
 
-    def _head(self, session_id: str) -> tuple[str, int, int]:
-        """stream_id, first_seq, last_seq. Raises session_not_found."""
-        found: tuple[str, int, int] | None = self._c.execute(
-            "select stream_id, first_seq, last_seq from sessions where id = ?", (session_id,)
+    def _head(self, session_id: str) -> Head:
+        """Raises session_not_found."""
+        found = self._c.execute(
+            "select stream_id, first_seq, coalesce(hot.last_seq, sessions.last_seq), coalesce(fresh, 0), head "
+            "from sessions left join hot on hot.session_id = sessions.id where sessions.id = ?",
+            (session_id,),
         ).fetchone()
         if found is None:
             raise HoldfastError("session_not_found")
-        return found
+        return Head(*found)
+
+    def _fresh(self, head: Head) -> list[tuple[Any, ...]]:
+        """As `page` reads rows of one event."""
+        if head.newest is None:
+            return []
+        return [(*row, 0) for row in self._c.execute(FRESH, (text([head.newest]),)).fetchall()]
+
+
+def _of_fresh(head: Head, fresh: Iterable[tuple[Any, ...]], after_seq: int, limit: int, max_bytes: int) -> Spelled:
+    kept, _ = _taken(
+        (row for row in fresh if row[0] > after_seq), Asked(after_seq, None, frozenset()), limit, max_bytes
+    )
+    words = ",".join([event[3] for event in kept]).encode()
+    return Spelled(*head[:3], last_type=kept[-1][2], joined=words, scanned_to=kept[-1][0])
 
 
 def _after(lines: bytes, after_seq: int) -> bytes:

@@ -20,6 +20,7 @@ from actors.protocol.defaults import (
     RETENTION_CHUNK,
 )
 from actors.store import rows
+from actors.store.hot import FRESH_KEEP_MS
 from actors.store.reads import Reads
 
 T = TypeVar("T")
@@ -40,6 +41,7 @@ class Retention(Reads):
         forgotten_ms = self.wall_ms() - round(IDEMPOTENCY_KEEP_S * 1000)
         enrolled_ms = self.wall_ms() - round(ENROLMENT_KEEP_S * 1000)
         steps: tuple[Callable[[int], int], ...] = (
+            lambda n: self.sweep_fresh(older_than_ms=max(self.wall_ms() - FRESH_KEEP_MS, before_ms), limit=n),
             self._deleted_sessions,
             lambda n: self._events(before_ms, n),
             lambda n: self._executions(before_ms, n),
@@ -77,17 +79,19 @@ class Retention(Reads):
         used = 0
         while used < limit:
             row = self._c.execute(
-                "select id, last_seq from sessions where deleted_at_ms is null and oldest_at_ms < ? "
+                "select id from sessions where deleted_at_ms is null and oldest_at_ms < ? "
                 "order by oldest_at_ms limit 1",
                 (before_ms,),
             ).fetchone()
             if row is None:
                 break
-            used += 1 + self._prefix(row[0], row[1], before_ms, limit - used)
+            used += 1 + self._prefix(row[0], before_ms, limit - used)
         return used
 
-    def _prefix(self, session_id: str, last_seq: int, before_ms: int, limit: int) -> int:
+    def _prefix(self, session_id: str, before_ms: int, limit: int) -> int:
         """The oldest events of one session, as far as they are too old and the chunk reaches."""
+        self.settle(session_id)
+        last_seq = self._c.execute("select last_seq from sessions where id = ?", (session_id,)).fetchone()[0]
         gone, stands_next = self._cut(session_id, before_ms, limit)
         # What comes from now on is no older than now; what stands next, no older than itself.
         first_seq, oldest_at_ms = stands_next or (last_seq + 1, self.wall_ms())

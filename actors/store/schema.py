@@ -356,3 +356,58 @@ def m006_runs(db: Any) -> None:
         alter table events add column run_bytes integer not null default 0
         """,
     )
+
+
+@migrations()  # type: ignore[untyped-decorator]
+def m007_hot(db: Any) -> None:
+    """What moves with each event, and the newest events themselves, stand apart (ADR 12)."""
+    _each(
+        db,
+        """
+        -- prior, head, ended: numbers in `fresh`. earlier_at_ms: progress_at_ms before the last append.
+        create table hot (
+            session_id text primary key, epoch integer not null, execution_id text not null, last_seq integer not null,
+            acked_seq integer not null, progress_service_ms integer not null, progress_at_ms integer not null,
+            earlier_at_ms integer not null, prior integer, head integer, ended integer, fresh integer not null,
+            since_ms integer not null
+        ) without rowid;
+        -- As in `events`, in the order of all sessions. prior: the one before it in its session, null for the first.
+        -- One that is in `events` by now stays until all that stand before it are, too.
+        create table fresh (
+            n integer primary key, prior integer, session_id text not null, seq integer not null,
+            execution_id text not null, exec_seq integer not null, type text not null, ts_ms integer not null,
+            stored_at_ms integer not null, data text not null
+        )
+        """,
+    )
+    for name, table, columns, session_id in (
+        ("sessions_settled", "sessions", "link, connection_epoch, last_seq, deleted_at_ms", "id"),
+        ("executions_settled", "executions", "status, acked_seq", "session_id"),
+    ):
+        db.conn.execute(
+            f"create trigger {name} before update of {columns} on {table} "
+            f"when exists (select 1 from hot where session_id = old.{session_id}) "
+            "begin select raise(abort, 'settle the session first'); end"
+        )
+    _now(db)
+
+
+def _now(db: Any) -> None:
+    """The tables as if every session were settled. A migration that adds a column to one of them does this again."""
+    of_session = "from hot where hot.session_id = sessions.id"
+    of_execution = "from hot where hot.session_id = executions.session_id and hot.execution_id = executions.id"
+    later = f"coalesce((select hot.progress_service_ms {of_execution}), -1)"
+    instead = {
+        "sessions": {"last_seq": f"coalesce((select hot.last_seq {of_session}), sessions.last_seq)"},
+        "executions": {
+            "acked_seq": f"coalesce((select hot.acked_seq {of_execution}), executions.acked_seq)",
+            "last_progress_service_ms": f"max(executions.last_progress_service_ms, {later})",
+            "last_progress_at_ms": f"iif({later} >= executions.last_progress_service_ms, "
+            f"(select hot.progress_at_ms {of_execution}), executions.last_progress_at_ms)",
+        },
+    }
+    for table, moved in instead.items():
+        columns = [row[1] for row in db.conn.execute(f"pragma table_info({table})").fetchall()]
+        shown = ", ".join(f"{moved[name]} as {name}" if name in moved else name for name in columns)
+        db.conn.execute(f"drop view if exists {table}_now")
+        db.conn.execute(f"create view {table}_now as select {shown} from {table}")
