@@ -14,8 +14,8 @@ and may happen at any time. `sessions_now` and `executions_now` are the rows as 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -30,34 +30,55 @@ FRESH_KEEP_MS: Final = 600_000  # a pass of the janitor leaves nothing older: wh
 
 # The newest of each session is given, and each says which stands before it.
 _CHAIN: Final = (
-    "with recursive chain(n, prior) as ("
-    "select f.n, f.prior from json_each(?1) as newest join fresh as f on f.n = newest.value "
-    "union all select f.n, f.prior from chain join fresh as f on f.n = chain.prior) "
+    "with recursive chain(head, n, prior) as ("
+    "select f.n, f.n, f.prior from json_each(?1) as newest join fresh as f on f.n = newest.value "
+    "union all select head, f.n, f.prior from chain join fresh as f on f.n = chain.prior) "
 )
-_OF_CHAIN: Final = "from chain join fresh on fresh.n = chain.n"
-FRESH: Final = f"{_CHAIN} select seq, execution_id, exec_seq, type, ts_ms, data {_OF_CHAIN} order by seq"
-PACK_WORDS = (
-    f"{_CHAIN} insert into runs (words) "
-    f"select group_concat({rows.FRAGMENT_SQL}, char(10) order by seq) {_OF_CHAIN} "
-    "group by session_id order by session_id"
+FRESH: Final = (
+    f"{_CHAIN} select seq, execution_id, exec_seq, type, ts_ms, data "
+    "from chain join fresh on fresh.n = chain.n order by seq"
 )
-# Beside the only max() the other columns are those of its row, the last. A chain that has no beginning is not whole.
+# A row for each chain, as `write_runs` takes it. One that has no beginning is not whole. The inner order is kept: SQLite
+# drops it only for aggregates that cannot tell.
+_AS_RUNS: Final = (
+    f"{_CHAIN}, joined as (select head, cast(group_concat(spelled, char(10)) as blob) as words, count(*) as length, "
+    "iif(min(type) = max(type), min(type), group_concat(type, ' ')) as types from ("
+    f"select head, type, chain.prior is null as first, {rows.FRAGMENT_SQL} as spelled "
+    "from chain join fresh on fresh.n = chain.n order by head, seq) "
+    "group by head having max(first)) "
+    "select session_id, seq, execution_id, exec_seq, ' ' || types || ' ', ts_ms, stored_at_ms, length, words "
+    "from joined join fresh on fresh.n = joined.head"
+)
+# The words of runs stand end to end beside the text.
+INSERT_WORDS = (
+    "insert into runs (words) select cast(substr(?2, value->>8, value->>9) as text) from jsonb_each(?1) order by key"
+)
 # SQLite numbers the rows of one insert one after the other, each one more than the highest there is; `events` has no
 # such numbers, so the last one given stays that of the last words.
-PACK_RUNS = (
-    f"{_CHAIN}, packed as (select session_id, max(seq) as seq, execution_id, exec_seq, "
-    "' ' || iif(count(distinct type) = 1, type, group_concat(type, ' ' order by seq)) || ' ' as types, ts_ms, "
-    f"stored_at_ms, count(*) as length, row_number() over (order by session_id) as k {_OF_CHAIN} "
-    "group by session_id having sum(fresh.prior is null) = 1) "
+INSERT_RUNS = (
     f"insert into events ({rows.EVENT_COLUMNS}, run_id, run_bytes, run_length) "
-    "select session_id, seq, execution_id, exec_seq, types, ts_ms, stored_at_ms, '', id, octet_length(words), length "
-    "from packed join runs on id = last_insert_rowid() - ?2 + k"
+    "select value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, value->>6, '', "
+    "last_insert_rowid() - ?2 + 1 + key, value->>9, value->>7 from jsonb_each(?1)"
 )
 _PACKED = "update hot set head = null, fresh = 0 where session_id in (select value from json_each(?))"
 _NOT_YET = (
     "select distinct h.session_id, h.head from fresh as f join hot as h on h.session_id = f.session_id "
     "where f.n <= ? and f.seq > h.last_seq - h.fresh"
 )
+
+
+class Run(NamedTuple):
+    """Events that follow each other in one execution; the columns are those of the last. words: one event a line."""
+
+    session_id: str
+    seq: int
+    execution_id: str
+    exec_seq: int
+    types: str
+    ts_ms: int
+    stored_at_ms: int
+    length: int
+    words: bytes
 
 
 class Hot:
@@ -90,12 +111,23 @@ class Hot:
     def pack(self, newest: Sequence[int], sessions: Sequence[str] = ()) -> None:
         """Into `events`, a run for each session, by the number of its newest; the caller says of which sessions the
         row in `hot` still names it."""
-        heads, n = text(newest), len(newest)
-        self._c.execute(PACK_WORDS, (heads,))
-        written = self._c.execute(PACK_RUNS, (heads, n)).rowcount
-        expect(written == n, f"of {n} sessions, only {written} have all their fresh events")
+        runs = [Run(*row) for row in self._c.execute(_AS_RUNS, (text(newest),)).fetchall()]
+        expect(len(runs) == len(newest), "the fresh events of a session are not all there")
+        self.write_runs(runs)
         if sessions:
             self._c.execute(_PACKED, (text(sessions),))
+
+    def write_runs(self, runs: Iterable[Run]) -> None:
+        table: list[Any] = []
+        begins = 1  # as SQL counts
+        bodies: list[bytes] = []
+        for run in runs:
+            table.append((*run[:-1], begins, size := len(run.words)))
+            bodies.append(run.words)
+            begins += size
+        placed = text(table)
+        self._c.execute(INSERT_WORDS, (placed, b"".join(bodies)))
+        self._c.execute(INSERT_RUNS, (placed, len(table)))
 
     def sweep_fresh(self, *, older_than_ms: int | None = None, limit: int = SWEEP_ROWS + SWEEP_ROWS // 4) -> int:
         """The oldest go: those beyond FRESH_ROWS, or those that are too old. A session that still has events among

@@ -64,15 +64,17 @@ async def test_nothing_is_acknowledged_or_shown_before_its_commit(house: House) 
 async def test_after_a_storage_error_nothing_more_is_acknowledged(house: House) -> None:
     """Two items of one group: the first commits, the second meets an error of SQLite in its savepoint."""
     wrapper = await house.running()
-    head = (await house.events())[-1]["seq"]
     release = threading.Event()
 
-    def hold_and_occupy(store: Any) -> None:
-        """A row stands where the second item's event belongs: a store that is not sound."""
+    def hold_and_break(store: Any) -> None:
+        """The second item's event finds no place: a store that is not sound."""
         release.wait(30)
-        store._c.execute("insert into events values ('s', ?, null, null, 'stray', 0, 0, '{}', null, 0, 0)", (head + 2,))
+        store._c.execute(
+            "create temp trigger stray before insert on fresh when new.type = 'gap' "
+            "begin select raise(abort, 'no place'); end"
+        )
 
-    held = asyncio.ensure_future(house.worker.write(hold_and_occupy))
+    held = asyncio.ensure_future(house.worker.write(hold_and_break))
     gap = {"type": "gap", "execution_id": "e", "seq": 3, "to_seq": 4, "bytes": 9, "reason": "trimmed"}
     try:
         await wrapper.say(output(2, "a"), gap)
@@ -83,7 +85,7 @@ async def test_after_a_storage_error_nothing_more_is_acknowledged(house: House) 
     assert (await wrapper.closed())[0] == 1013
     kinds = [f["type"] for f in wrapper.heard]
     assert "error" in kinds and "ack" not in kinds[kinds.index("error") :]
-    await house.worker.write(lambda store: store._c.execute("delete from events where type = 'stray'"))
+    await house.worker.write(lambda store: store._c.execute("drop trigger stray"))
 
     report = {"execution_id": "e", "state": "running", "first_seq": 2, "last_seq": 4, "final": None}
     again = await house.wrapper(attempt=2, executions=[report])

@@ -32,6 +32,7 @@ ORDERS = "tests/store/test_orders.py::"
 NOTICES = "tests/store/test_orders_notices.py::"
 ORDER_KNOWLEDGE = "tests/store/test_orders_knowledge.py::"
 STATIONS = "tests/store/test_stations.py::"
+HOT = "tests/store/test_hot.py::"
 RUNS = "tests/store/test_runs.py::"
 
 
@@ -58,6 +59,14 @@ CATALOGUE: Final[tuple[Mutant, ...]] = (
         "the append fence forgets the epoch",
         "G6",
         "actors/store/append.py",
+        "and hot.epoch = {of}epoch and hot.execution_id",
+        "and hot.execution_id",
+        (HOT + "test_a_fenced_item_finds_no_warm_place",),
+    ),
+    Mutant(
+        "a session's first append forgets the epoch",
+        "G6",
+        "actors/store/append.py",
         "sessions.id = {of}sid and connection_epoch = {of}epoch and link",
         "sessions.id = {of}sid and link",
         (
@@ -69,8 +78,8 @@ CATALOGUE: Final[tuple[Mutant, ...]] = (
         "the append's compare-and-set is dropped",
         "G1",
         "actors/store/append.py",
-        "and status = 'running' and acked_seq = {of}before",
-        "and status = 'running'",
+        '"and hot.acked_seq = {of}before "',
+        '""',
         (
             STORE + "test_a_range_applies_once_whatever_is_sent_again",
             TOGETHER + "test_one_that_stands_already_is_a_duplicate_and_its_neighbours_stand",
@@ -80,8 +89,8 @@ CATALOGUE: Final[tuple[Mutant, ...]] = (
         "the high-water mark is one too high",
         "G1",
         "actors/store/append.py",
-        "before, before + item.covers\n",
-        "before, before + item.covers + 1\n",
+        "before, before + item.covers, rank",
+        "before, before + item.covers + 1, rank",
         (STORE + "test_a_range_applies_once_whatever_is_sent_again",),
     ),
     Mutant(
@@ -690,6 +699,71 @@ CATALOGUE: Final[tuple[Mutant, ...]] = (
         "full = old and gone + length > limit",
         "full = old and gone >= limit",
         (RUNS + "test_a_run_that_does_not_fit_the_chunk_is_left_to_the_next",),
+    ),
+    # ------------------------------------------------------------ hot and fresh
+    Mutant(
+        "a decision is made before the session is settled",
+        "G5",
+        "actors/store/perform.py",
+        "        self.settle(sid)\n",
+        "",
+        (HOT + "test_a_decision_of_another_process_is_about_what_stands_now",),
+    ),
+    Mutant(
+        "nobody stops a decision about a session that is not settled",
+        "G5",
+        "actors/store/schema.py",
+        "select raise(abort, 'settle the session first')",
+        "select 1",
+        (HOT + "test_who_forgets_to_settle_is_refused",),
+    ),
+    Mutant(
+        "what waited is packed behind what came after it",
+        "G3",
+        "actors/store/append.py",
+        "            self.pack(ended)\n",
+        "            pass\n",
+        (HOT + "test_whatever_comes_behind_them_keeps_its_place",),
+    ),
+    Mutant(
+        "a sweep deletes what only stands in fresh",
+        "G1",
+        "actors/store/hot.py",
+        "and f.seq > h.last_seq - h.fresh",
+        "and f.seq > h.last_seq",
+        (HOT + "test_a_sweep_while_some_wait_loses_none",),
+    ),
+    Mutant(
+        "a chain of fresh events that has a hole is packed as if it were whole",
+        "G1",
+        "actors/store/hot.py",
+        "group by session_id having sum(fresh.prior is null) = 1",
+        "group by session_id",
+        (HOT + "test_a_chain_with_a_hole_is_an_error_and_not_a_shorter_log",),
+    ),
+    Mutant(
+        "settling undoes the progress that a heartbeat told",
+        "G8",
+        "actors/store/hot.py",
+        "iif(last_progress_service_ms > ?2, last_progress_at_ms, ?3)",
+        "?3",
+        (HOT + "test_progress_of_a_heartbeat_is_not_undone",),
+    ),
+    Mutant(
+        "a run reaches over days",
+        "§4",
+        "actors/store/append.py",
+        "{{of}}rank and :wall - since_ms between 0 and {FRESH_SPAN_MS}",
+        "{{of}}rank and {FRESH_SPAN_MS}",
+        (HOT + "test_a_run_is_of_one_minute_so_that_retention_is_exact",),
+    ),
+    Mutant(
+        "the words of a deleted session stay in fresh",
+        "§4",
+        "actors/store/retention.py",
+        "older_than_ms=max(self.wall_ms() - FRESH_KEEP_MS, before_ms)",
+        "older_than_ms=0",
+        (HOT + "test_the_janitor_leaves_nothing_fresh_that_is_old",),
     ),
     # ------------------------------------------------------------ the wrapper
     Mutant(

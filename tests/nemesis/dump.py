@@ -27,11 +27,11 @@ def dump(database: Path, recorder: Recorder, defaults: dict[str, float | None], 
                 at_ms=row["stored_at_ms"],
             )
         limits: dict[str, dict[str, Any]] = {}
-        for row in db.execute("select * from sessions where deleted_at_ms is null"):
+        for row in db.execute("select * from sessions_now where deleted_at_ms is null"):
             limits[row["id"]] = defaults | said(row["limits"])
             names = ("link", "first_seq", "last_seq", "stream_id")
             recorder.say("session", session=row["id"], **{name: row[name] for name in names})
-        for row in db.execute("select * from executions order by session_id, ordinal"):
+        for row in db.execute("select * from executions_now order by session_id, ordinal"):
             outcome = {name: row[name] for name in ("status", "cause", "error", "exit_code")}
             outcome["signal"] = None if row["signal"] is None else json.loads(row["signal"])
             over = row["status"] in ("completed", "failed", "interrupted")

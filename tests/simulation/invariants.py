@@ -26,9 +26,9 @@ _EVENTS = (
     f"select seq, execution_id, exec_seq, type, data from {each_event('session_id = ?1 and seq > ?2')} "
     "where seq > ?2 order by seq"
 )
-_SESSION = "select last_seq, stream_id, link, connection_id, connection_epoch, deleted_at_ms from sessions where id = ?"
+_SESSION = "select last_seq, stream_id, link, connection_id, connection_epoch, deleted_at_ms from sessions_now where id = ?"
 _LIVE = (
-    "select id, status, interrupt_id, acked_seq from executions "
+    "select id, status, interrupt_id, acked_seq from executions_now "
     "where session_id = ? and status in ('queued', 'pending', 'running')"
 )
 TERMINAL_EVENTS = frozenset(f"execution.{status}" for status in TERMINAL)
@@ -255,7 +255,7 @@ class Watchman:
         elif b'"kind":"interrupt"' in data:
             frame = json.loads(data)
             row = self.world.disk.connection.execute(
-                "select interrupt_id from executions where session_id = ? and id = ?",
+                "select interrupt_id from executions_now where session_id = ? and id = ?",
                 (session_id, frame["execution_id"]),
             ).fetchone()
             if row is None or row[0] != frame["interrupt_id"]:
@@ -263,7 +263,7 @@ class Watchman:
 
     def _acked(self, session_id: str, connection: Any, eid: str, seq: int) -> None:
         row = self.world.disk.connection.execute(
-            "select acked_seq from executions where session_id = ? and id = ?", (session_id, eid)
+            "select acked_seq from executions_now where session_id = ? and id = ?", (session_id, eid)
         ).fetchone()
         stands = row[0] if row else 0
         if seq > stands:
@@ -301,7 +301,7 @@ class Watchman:
         if run is None or run.execution_id != eid or run.ladder is None or run.ladder.kind != "interrupt":
             return
         row = self.world.disk.connection.execute(
-            "select interrupt_id from executions where session_id = ? and id = ?", (host.session_id, eid)
+            "select interrupt_id from executions_now where session_id = ? and id = ?", (host.session_id, eid)
         ).fetchone()
         if (row is None or row[0] is None) and not self.restores:
             raise Violation("G7", f"the agent of {eid} was interrupted, and nobody had asked for it")

@@ -30,9 +30,10 @@ from tests.simulation.storage import GUARDS, _blank, _Turn, sqlite
 
 FAR_S = 12.0  # beyond what the ticks of a scope can reach
 _TABLES = {
-    "sessions": "link, connection_id, connection_epoch, wrapper_id, attempt, gateway_id, last_seq, grace_execution_id",
-    "executions": "id, status, acked_seq, wrapper_id, interrupt_id, cause, late_final",
-    "events": "seq, execution_id, exec_seq, type",
+    "sessions_now": "link, connection_id, connection_epoch, wrapper_id, attempt, gateway_id, last_seq, grace_execution_id",
+    "executions_now": "id, status, acked_seq, wrapper_id, interrupt_id, cause, late_final",
+    each_event(): "seq, execution_id, exec_seq, type",
+    "hot": "epoch, execution_id, fresh",
     "commands": "execution_id, kind, state",
     "deadlines": "kind, subject, due_ms",
     "gateways": "id",
@@ -426,12 +427,12 @@ class Explorer:
             self._violated(*accused)
         if a.execs > 1:
             self._violated("G13", "e1 was exec'd twice")
-        link, epoch, last_seq = c.execute("select link, connection_epoch, last_seq from sessions").fetchone()
+        link, epoch, last_seq = c.execute("select link, connection_epoch, last_seq from sessions_now").fetchone()
         events = c.execute(f"select seq, execution_id, exec_seq, type from {each_event()} order by seq").fetchall()
         if [row[0] for row in events] != list(range(1, last_seq + 1)):
             self._violated("G1", "the log has a hole")
         armed = set(c.execute("select kind, subject from deadlines").fetchall())
-        rows = c.execute("select id, status, acked_seq, interrupt_id from executions").fetchall()
+        rows = c.execute("select id, status, acked_seq, interrupt_id from executions_now").fetchall()
         for eid, status, acked, interrupt_id in rows:
             mine = [row for row in events if row[1] == eid]
             numbers = [row[2] for row in mine if row[2] is not None]

@@ -37,6 +37,14 @@ create temp trigger words_are_kept before delete on main.runs
   when exists (select 1 from main.events e join main.sessions s on s.id = e.session_id
     where e.run_id = old.id and s.deleted_at_ms is null)
   begin insert into violated values ('G1', 'the words of run ' || old.id || ' were deleted'); end;
+create temp trigger fresh_stay before update on main.fresh
+  begin insert into violated values ('G1', 'an event was changed: ' || old.session_id || ' ' || old.seq); end;
+create temp trigger fresh_are_kept before delete on main.fresh
+  when exists (select 1 from main.hot h where h.session_id = old.session_id and old.seq > h.last_seq - h.fresh)
+  begin insert into violated values ('G1', 'an event was deleted: ' || old.session_id || ' ' || old.seq); end;
+create temp trigger hot_marks_grow before update on main.hot
+  when new.acked_seq < old.acked_seq or new.last_seq < old.last_seq
+  begin insert into violated values ('G1', 'the numbers of ' || old.session_id || ' fell'); end;
 create temp trigger terminal_is_absorbing before update of status on main.executions
   when old.status in ('completed', 'failed', 'interrupted') and new.status is not old.status
   begin insert into violated values ('G4', old.id || ' went from ' || old.status || ' to ' || new.status); end;

@@ -15,9 +15,10 @@ from actors.law import requests as rq
 from actors.protocol.defaults import RETENTION_CHUNK
 from actors.protocol.ids import ulid
 from actors.store import rows, schema
-from actors.store.append import LONG_BYTES, RUN_EVENTS
-from actors.store.contract import AppendItem, EncodedEvent
+from actors.store.append import FEW_EVENTS, LONG_BYTES
+from actors.store.contract import AppendItem, AppendRefused, EncodedEvent
 from actors.store.locks import library
+from actors.store.rows import RUN_EVENTS
 from tests.each_event import each_event
 from tests.world import World
 
@@ -70,7 +71,9 @@ def words_kept(world: World) -> int:
 
 TYPES = ("output", "output.line", "put", "note")
 ITEMS = st.lists(
-    st.tuples(st.sampled_from([1, 2, 3, 20, RUN_EVENTS, RUN_EVENTS + 1]), st.lists(st.sampled_from(TYPES), min_size=1))
+    st.tuples(
+        st.sampled_from([1, 2, 7, 8, 20, RUN_EVENTS, RUN_EVENTS + 1]), st.lists(st.sampled_from(TYPES), min_size=1)
+    )
     | st.just((0, ["own"])),
     min_size=1,
     max_size=6,
@@ -123,8 +126,8 @@ def test_a_log_of_runs_reads_as_one_of_events(
 def test_a_page_begins_and_ends_anywhere_in_a_run(world: World) -> None:
     told = Told(world)
     for types in (("output",), ("note", "output"), ("output",)):
-        told.append(*(said(types[k % len(types)], k) for k in range(6)))
-    assert lengths(world)[-3:] == [6, 6, 6]
+        told.append(*(said(types[k % len(types)], k) for k in range(FEW_EVENTS)))
+    assert lengths(world)[-3:] == [FEW_EVENTS] * 3
     log = told.events
     for k in range(len(log) + 1):
         after = told.first + k
@@ -139,10 +142,10 @@ def test_a_page_begins_and_ends_anywhere_in_a_run(world: World) -> None:
 def test_short_events_of_one_item_are_rows_of_so_many_and_others_have_their_own(world: World) -> None:
     told = Told(world)
     before = len(lengths(world))
-    told.append(said("output", 1))
     told.append(*(said("output", n) for n in range(2 * RUN_EVENTS + 5)))
     told.append(*(said("output", n, "x" * LONG_BYTES) for n in range(3)))
-    assert lengths(world)[before:] == [0, RUN_EVENTS, RUN_EVENTS, 5, 0, 0, 0]
+    told.append(said("output", 1, "x" * LONG_BYTES))
+    assert lengths(world)[before:] == [RUN_EVENTS, RUN_EVENTS, 5, 0, 0, 0, 0]
     assert words_kept(world) == 3
 
 
@@ -153,23 +156,27 @@ def test_items_of_a_group_have_their_own_words(world: World) -> None:
         world.running("e1", s)
     for s in "abc":
         sid, epoch, instance = world.connections[f"con_{s}"]
-        events = tuple(said("output", n, s * (1 + n)) for n in range(4))
-        made.append(AppendItem(sid, f"con_{s}", epoch, "e1", 2, 4, events, instance))
+        events = tuple(said("output", n, s * (1 + n)) for n in range(9))
+        made.append(AppendItem(sid, f"con_{s}", epoch, "e1", 2, 9, events, instance))
     for _ in range(2):
         world.append(*made)
-        made = [AppendItem(i.session_id, i.connection_id, i.epoch, "e1", 6, 4, i.events, i.instance_id) for i in made]
+        made = [AppendItem(i.session_id, i.connection_id, i.epoch, "e1", 11, 9, i.events, i.instance_id) for i in made]
     for s in "abc":
         texts = [e["data"]["text"] for e in world.events(s) if e["type"] == "output"]
-        assert texts == [s * (1 + n) for n in range(4)] * 2
+        assert texts == [s * (1 + n) for n in range(9)] * 2
+        assert lengths(world, s)[-2:] == [9, 9]
 
 
 def test_a_refused_item_leaves_no_words(world: World) -> None:
     told = Told(world)
-    told.append(said("output", 1), said("output", 2))
+    events = tuple(said("output", n) for n in range(9))
+    told.append(*events)
     session_id, epoch, instance = world.connections["con_1"]
-    events = (said("output", 1), said("output", 2))
-    world.append(AppendItem(session_id, "con_1", epoch, "e1", 9, 2, events, instance))
-    world.append(AppendItem(session_id, "con_1", epoch, "e1", 2, 2, events, instance))
+    gap, known = world.append(
+        AppendItem(session_id, "con_1", epoch, "e1", 19, 9, events, instance),
+        AppendItem(session_id, "con_1", epoch, "e1", 2, 9, events, instance),
+    )
+    assert isinstance(gap, AppendRefused) and isinstance(known, AppendRefused)
     assert words_kept(world) == 1
 
 
@@ -238,7 +245,8 @@ def test_a_store_of_before_keeps_its_log_and_goes_on_in_runs(tmp_path: Path) -> 
     old._migrations.extend([m for m in schema.migrations._migrations if m.name < "m006"])
     old.apply(Database(db))
     made = World(tmp_path / "made")
-    Told(made).append(said("output", 1))
+    Told(made).append(said("output", 1, "x" * LONG_BYTES))
+    made.store.settle("s")
     known = made.events()
     for table in ("sessions", "executions", "events"):  # as the older version left them
         columns = ", ".join(r[1] for r in db.execute(f"pragma table_info({table})").fetchall())
@@ -249,9 +257,9 @@ def test_a_store_of_before_keeps_its_log_and_goes_on_in_runs(tmp_path: Path) -> 
     assert world.events() == known
     world.connections = made.connections
     made.close()
-    world.append(world.item(3, 5))
-    assert [e["exec_seq"] for e in world.events()][-6:] == [2, 3, 4, 5, 6, 7]
-    assert world.events()[: len(known)] == known and lengths(world)[-1] == 5
+    world.append(world.item(3, 9))
+    assert [e["exec_seq"] for e in world.events()][-10:] == list(range(2, 12))
+    assert world.events()[: len(known)] == known and lengths(world)[-1] == 9
     world.close()
 
 
