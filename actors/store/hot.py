@@ -38,8 +38,8 @@ FRESH: Final = (
     f"{_CHAIN} select seq, execution_id, exec_seq, type, ts_ms, data "
     "from chain join fresh on fresh.n = chain.n order by seq"
 )
-# A row for each chain, as `write_runs` takes it. One that has no beginning is not whole. The inner order is kept: SQLite
-# drops it only for aggregates that cannot tell.
+# A row for each chain, as `write_runs` takes it. One that has no beginning is not whole. The inner order is kept:
+# SQLite drops it only for aggregates that cannot tell.
 _AS_RUNS: Final = (
     f"{_CHAIN}, joined as (select head, cast(group_concat(spelled, char(10)) as blob) as words, count(*) as length, "
     "iif(min(type) = max(type), min(type), group_concat(type, ' ')) as types from ("

@@ -1,0 +1,285 @@
+"""What an append moves stands apart until somebody decides: nobody can tell, nothing is lost, and it is bounded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from actors.law import requests as rq
+from actors.protocol.errors import HoldfastError
+from actors.protocol.ids import ulid
+from actors.store import hot
+from actors.store.append import LONG_BYTES
+from actors.store.contract import Appended, AppendRefused, SessionFilter
+from actors.store.hot import FRESH_EVENTS, FRESH_KEEP_MS, FRESH_SPAN_MS
+from actors.store.locks import library
+from tests.each_event import each_event
+from tests.store.test_runs import DAY_MS, Told, lengths, said, words_kept
+from tests.world import World
+
+
+def rows_of(world: World, table: str) -> int:
+    return int(world.store._c.execute(f"select count(*) from {table}").fetchone()[0])
+
+
+def test_short_events_that_come_one_by_one_become_a_run(world: World) -> None:
+    told = Told(world)
+    before = lengths(world)
+    for n in range(FRESH_EVENTS - 1):
+        told.append(said("output", n))
+    assert lengths(world) == before and rows_of(world, "fresh") == FRESH_EVENTS - 1
+    told.append(said("note", 99))
+    assert lengths(world) == [*before, FRESH_EVENTS]
+    told.append(said("output", 100))
+    assert lengths(world) == [*before, FRESH_EVENTS] and words_kept(world) == 1
+    assert [e["seq"] for e in world.events()] == list(range(1, told.head + 1))
+    assert world.store.spelled("s", told.first, 500).joined.decode() == ",".join(e[3] for e in told.events[:-1])
+    assert world.store.spelled("s", told.head - 1, 500).joined.decode() == told.events[-1][3]
+
+
+@pytest.mark.parametrize("behind", ["several", "long", "own"])
+def test_whatever_comes_behind_them_keeps_its_place(world: World, behind: str) -> None:
+    told = Told(world)
+    told.append(said("output", 1))
+    told.append(said("note", 2))
+    if behind == "own":
+        told.own()
+    else:
+        told.append(*(said("output", n, "x" * (LONG_BYTES if behind == "long" else 1)) for n in range(9)))
+    told.append(said("output", 3))
+    found = world.store.page("s", told.first, 500)
+    assert list(zip(found.seqs, found.types, found.execution_ids, found.fragments, strict=True)) == told.events
+
+
+def test_reads_show_what_an_append_has_moved(world: World) -> None:
+    told = Told(world)
+    world.now_ms += 5000
+    world.store.tick("gw_1")
+    told.append(said("output", 1), said("output", 2))
+    assert rows_of(world, "hot") == 1
+    assert world.store.session("s")["last_seq"] == told.head
+    (listed,) = world.store.sessions(SessionFilter()).items
+    assert listed["last_seq"] == told.head
+    assert world.store.heads(["s"])["s"][0] == told.head
+    shown = world.store.execution("s", "e1")
+    assert shown["acked_seq"] == told.acked and shown["last_progress_at_ms"] == world.now_ms
+    assert world.store.executions("s", 10, None).items[0] == shown
+    world.store.settle("s")
+    assert rows_of(world, "hot") == 0
+    assert world.store.execution("s", "e1") == shown and world.store.session("s")["last_seq"] == told.head
+
+
+def test_a_decision_of_another_process_is_about_what_stands_now(world: World) -> None:
+    told = Told(world)
+    told.append(said("output", 1))
+    other = world.another_process()
+    outcome = other.transact(rq.Interrupt(session_id="s", seed=ulid(), execution_id="e1"))
+    other.close()
+    assert outcome.last_seq == told.head + 1, "its event stands behind the one that was fresh"
+    assert rows_of(world, "hot") == 0
+    (done,) = world.append(world.item(told.acked + 1))
+    assert isinstance(done, Appended) and done.first_seq == told.head + 2
+    assert [e["seq"] for e in world.events()] == list(range(1, told.head + 3))
+
+
+def test_who_forgets_to_settle_is_refused(world: World) -> None:
+    Told(world).append(said("output", 1))
+    for statement in (
+        "update sessions set link = 'offline'",
+        "update sessions set last_seq = 1",
+        "update sessions set connection_epoch = 9",
+        "update sessions set deleted_at_ms = 1",
+        "update executions set status = 'failed'",
+        "update executions set acked_seq = 1",
+    ):
+        with pytest.raises(library().IntegrityError, match="settle the session first"):
+            world.store._c.execute(statement)
+    world.store.settle("s")
+    world.store._c.execute("update sessions set link = 'offline'")
+
+
+def test_a_fenced_item_finds_no_warm_place(world: World) -> None:
+    """The row in `hot` knows the epoch and the execution it was made for."""
+    told = Told(world)
+    told.append(said("output", 1))
+    late = world.item(told.acked + 1)
+    world.connect("con_2", instance="i_2", executions=(rq.Reported("e1", "running", 1, told.acked),))
+    told.own()
+    assert world.append(late) == [AppendRefused("fenced", close_code=4001)]
+    (done,) = world.append(world.item(told.acked + 1, connection="con_2"))
+    assert isinstance(done, Appended)
+    assert world.append(late) == [AppendRefused("fenced", close_code=4001)], "also while the newer one is hot"
+    other = world.item(told.acked + 2, execution_id="e2", connection="con_2")
+    assert world.append(other) == [AppendRefused("unknown_execution")]
+
+
+def test_progress_of_a_heartbeat_is_not_undone(world: World) -> None:
+    told = Told(world)
+    told.append(said("output", 1))
+    world.now_ms += 7000
+    world.store.tick("gw_1")
+    world.store.flush_seen([("s", "con_1", True)])
+    later = world.now_ms
+    assert world.store.execution("s", "e1")["last_progress_at_ms"] == later
+    world.store.settle("s")
+    assert world.store.execution("s", "e1")["last_progress_at_ms"] == later
+
+
+def test_a_run_is_of_one_minute_so_that_retention_is_exact(world: World) -> None:
+    told = Told(world)
+    for n in range(3):
+        told.append(said("output", n))
+        world.now_ms += FRESH_SPAN_MS // 2
+        world.store.tick("gw_1")
+    world.now_ms += FRESH_SPAN_MS
+    told.append(said("output", 3))
+    world.store.settle("s")
+    assert lengths(world)[-2:] == [3, 1]
+    world.now_ms += DAY_MS - FRESH_SPAN_MS
+    world.store.tick("gw_1")
+    world.store.janitor(DAY_MS)
+    assert world.store.page("s", 0, 10).first_seq == told.head
+
+
+def test_a_clock_that_was_set_back_ends_a_run(world: World) -> None:
+    told = Told(world)
+    told.append(said("output", 1))
+    world.now_ms -= 3_600_000
+    told.append(said("output", 2))
+    world.store.settle("s")
+    assert lengths(world)[-2:] == [1, 1]
+
+
+def test_what_is_fresh_is_bounded_and_the_oldest_goes_first(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hot, "FRESH_ROWS", 100)
+    names = [f"s{n}" for n in range(60)]
+    for name in names:
+        world.running("e1", name)
+    most = 0
+    for k in range(2, 30):
+        done = world.append(*(world.item(k, connection=f"con_{name}") for name in names))
+        assert all(isinstance(one, Appended) for one in done)
+        most = max(most, rows_of(world, "fresh"))
+    assert most <= 100 + 2 * (hot.SWEEP_ROWS + len(names))
+    assert rows_of(world, "fresh") < 28 * len(names)
+    for name in names:
+        found = [e["exec_seq"] for e in world.events(name) if e["type"] == "output"]
+        assert found == list(range(2, 30))
+
+
+def test_a_sweep_while_some_wait_loses_none(world: World) -> None:
+    told = Told(world)
+    for n in range(5):
+        told.append(said("output", n))
+    assert world.store.sweep_fresh(older_than_ms=world.now_ms + 1, limit=3) == 3
+    assert rows_of(world, "fresh") == 2 and lengths(world)[-1] == 5, "all of its session went, and three of the rows"
+    told.append(said("output", 5))
+    assert [e["exec_seq"] for e in world.events() if e["type"] == "output"] == list(range(2, 8))
+    found = world.store._c.execute(f"select seq from {each_event()} order by seq").fetchall()
+    assert [row[0] for row in found] == list(range(1, told.head + 1))
+
+
+def test_the_janitor_leaves_nothing_fresh_that_is_old(world: World) -> None:
+    """Also what its session lost long ago: the words of a deleted session are gone."""
+    told = Told(world)
+    told.append(said("output", 1, "secret"))
+    world.do(rq.DeleteSession(session_id="s", seed=ulid()))
+    world.running("e1", "t")
+    world.append(world.item(2, connection="con_t"))
+    assert rows_of(world, "fresh") == 2
+    world.now_ms += FRESH_KEEP_MS + 1000
+    world.store.tick("gw_1")
+    world.store.janitor(10 * DAY_MS)
+    assert rows_of(world, "fresh") == 0
+    assert [e["exec_seq"] for e in world.events("t") if e["type"] == "output"] == [2]
+    (done,) = world.append(world.item(3, connection="con_t"))
+    assert isinstance(done, Appended)
+    for table, column in (("runs", "words"), ("fresh", "data")):
+        assert world.store._c.execute(f"select 1 from {table} where {column} like '%secret%'").fetchall() == []
+
+
+def test_a_chain_with_a_hole_is_an_error_and_not_a_shorter_log(world: World) -> None:
+    told = Told(world)
+    for n in range(3):
+        told.append(said("output", n))
+    ((second,),) = world.store._c.execute("select n from fresh where seq = ?", (told.head - 1,)).fetchall()
+    world.store._c.execute("delete from fresh where n = ?", (second,))
+    with pytest.raises(HoldfastError) as raised:
+        world.interrupt("e1")
+    assert raised.value.code == "internal"
+    assert rows_of(world, "hot") == 1, "nothing was written"
+
+
+def test_many_sessions_share_a_page_where_each_had_three(world: World) -> None:
+    """The point of it all: what a commit writes. 100 sessions of one event each."""
+    names = [f"s{n}" for n in range(100)]
+    for name in names:
+        world.running("e1", name, input={"prompt": "x" * 300})
+    wal = world.path.with_name(world.path.name + "-wal")
+    for k in range(2, 5):
+        world.store._c.execute("pragma wal_checkpoint(truncate)")
+        world.append(*(world.item(k, connection=f"con_{name}") for name in names))
+    written = wal.stat().st_size // (4096 + 24)
+    assert written < len(names) / 2, f"{written} pages for {len(names)} events"
+
+
+STEPS = st.lists(
+    st.tuples(st.just("append"), st.sampled_from([1, 1, 1, 2, 7, 8, 101]))
+    | st.tuples(st.sampled_from(["own", "settle", "janitor", "sweep", "other"]), st.just(0))
+    | st.tuples(st.just("walk"), st.sampled_from([1, 30, 61, 700])),
+    min_size=1,
+    max_size=60,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps=STEPS, data=st.data())
+def test_whatever_happens_between_appends_the_log_is_what_was_told(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int]], data: st.DataObject
+) -> None:
+    world = World(tmp_path_factory.mktemp("hot"))
+    told = Told(world)
+    other = world.another_process()
+    for what, n in steps:
+        if what == "append":
+            told.append(
+                *(said(("output", "note")[k % 2], k, "y" * data.draw(st.sampled_from([1, 900]))) for k in range(n))
+            )
+        elif what == "own":
+            told.own()
+        elif what == "settle":
+            world.store._alone(lambda: world.store.settle("s"))
+        elif what == "janitor":
+            world.store.janitor(10 * DAY_MS)
+        elif what == "sweep":
+            world.store._alone(lambda: world.store.sweep_fresh(older_than_ms=world.now_ms + 1, limit=3))
+        elif what == "other":
+            assert other.spelled("s", told.head - 1, 10).scanned_to == told.head
+        else:
+            world.now_ms += n * 1000
+            world.store.tick("gw_1")
+    page = other.page("s", told.first, 1 << 20, max_bytes=1 << 30)
+    assert list(zip(page.seqs, page.types, page.execution_ids, page.fragments, strict=True)) == told.events
+    found = other._c.execute(f"select seq, data from {each_event('seq > ' + str(told.first))} order by seq").fetchall()
+    assert [row[0] for row in found] == [event[0] for event in told.events]
+    assert [json.loads(row[1]) for row in found] == [json.loads(event[3])["data"] for event in told.events]
+    other.close()
+    world.close()
+
+
+def test_the_rows_of_now_are_found_by_their_keys(tmp_path: Path) -> None:
+    """A view must not cost a walk through the table."""
+    world = World(tmp_path)
+    for sql in (
+        "select last_seq from sessions_now where id = 's'",
+        "select id from sessions_now s where deleted_at_ms is null order by s.updated_at_ms desc, s.id desc limit 9",
+        "select acked_seq, last_progress_at_ms from executions_now where session_id = 's' and id = 'e'",
+    ):
+        plan = [row[3] for row in world.store._c.execute(f"explain query plan {sql}").fetchall()]
+        walked = [step for step in plan if step.startswith("SCAN") and "sessions_activity" not in step]
+        assert not walked and "USE TEMP B-TREE FOR ORDER BY" not in plan, plan
+    world.close()
