@@ -125,7 +125,7 @@ class Replay(Reads):
         The range is bounded by numbers, and by bytes before any of them is read: one row comes in any case."""
         with self._snapshot() as c:
             head = self._head(session_id)
-            if head.settled_seq <= after_seq < head.last_seq:
+            if head.fresh and after_seq >= head.settled_seq:
                 return _of_fresh(head, self._fresh(head), after_seq, limit, max_bytes)
             upto = min(after_seq + limit, head.settled_seq)
             size = c.execute(_BYTES, (session_id, after_seq, upto)).fetchone()[0]
@@ -163,8 +163,9 @@ def _of_fresh(head: Head, fresh: Iterable[tuple[Any, ...]], after_seq: int, limi
     kept, _ = _taken(
         (row for row in fresh if row[0] > after_seq), Asked(after_seq, None, frozenset()), limit, max_bytes
     )
+    last_type, scanned_to = (kept[-1][2], kept[-1][0]) if kept else (None, head.last_seq)
     words = ",".join([event[3] for event in kept]).encode()
-    return Spelled(*head[:3], last_type=kept[-1][2], joined=words, scanned_to=kept[-1][0])
+    return Spelled(*head[:3], last_type=last_type, joined=words, scanned_to=scanned_to)
 
 
 def _after(lines: bytes, after_seq: int) -> bytes:

@@ -26,7 +26,9 @@ _EVENTS = (
     f"select seq, execution_id, exec_seq, type, data from {each_event('session_id = ?1 and seq > ?2')} "
     "where seq > ?2 order by seq"
 )
-_SESSION = "select last_seq, stream_id, link, connection_id, connection_epoch, deleted_at_ms from sessions_now where id = ?"
+_SESSION = (
+    "select last_seq, stream_id, link, connection_id, connection_epoch, deleted_at_ms from sessions_now where id = ?"
+)
 _LIVE = (
     "select id, status, interrupt_id, acked_seq from executions_now "
     "where session_id = ? and status in ('queued', 'pending', 'running')"

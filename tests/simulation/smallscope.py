@@ -30,7 +30,8 @@ from tests.simulation.storage import GUARDS, _blank, _Turn, sqlite
 
 FAR_S = 12.0  # beyond what the ticks of a scope can reach
 _TABLES = {
-    "sessions_now": "link, connection_id, connection_epoch, wrapper_id, attempt, gateway_id, last_seq, grace_execution_id",
+    "sessions_now": "link, connection_id, connection_epoch, wrapper_id, attempt, gateway_id, last_seq, "
+    "grace_execution_id",
     "executions_now": "id, status, acked_seq, wrapper_id, interrupt_id, cause, late_final",
     each_event(): "seq, execution_id, exec_seq, type",
     "hot": "epoch, execution_id, fresh",

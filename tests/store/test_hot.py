@@ -258,7 +258,9 @@ def test_whatever_happens_between_appends_the_log_is_what_was_told(
         elif what == "sweep":
             world.store._alone(lambda: world.store.sweep_fresh(older_than_ms=world.now_ms + 1, limit=3))
         elif what == "other":
-            assert other.spelled("s", told.head - 1, 10).scanned_to == told.head
+            for back in (-3, 0, 1):
+                at_the_end = other.spelled("s", told.head - back, 10)
+                assert at_the_end.scanned_to == told.head and bool(at_the_end.joined) == (back == 1)
         else:
             world.now_ms += n * 1000
             world.store.tick("gw_1")
