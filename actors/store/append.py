@@ -54,7 +54,10 @@ _APPEND = (
 )
 # By itself, and once a second: SQLite takes out and puts in the index entry of a column that a statement sets, also
 # where its value stays. That was a third of what the fence of a session cost, and a page of each commit.
-ACTIVE = "update sessions set updated_at_ms = :second where id in (select value from json_each(:sids))"
+ACTIVE = (
+    "update sessions set updated_at_ms = :second "
+    "where id in (select value from json_each(:sids)) and updated_at_ms < :second"
+)
 _COLUMNS = ("sid", "epoch", "n", "eid", "before", "upto", "rank")  # of `_wanted`
 # The items as one JSON text: the statement reads it without the GIL, while the event loop works. `jsonb_each` hands on
 # what it has parsed, and a materialized table is parsed once for each of its columns, however often they are named:

@@ -144,3 +144,14 @@ def test_an_append_moves_its_session_up_the_list_to_the_second_alone_or_together
     three.now_ms += 1_000
     three.append(item(three, "a", 4), item(three, "c", 2))
     assert active() == {"a": second + 1_000, "b": second, "c": second + 1_000}
+
+
+def test_an_append_never_moves_its_session_down_the_list(three: World) -> None:
+    three.now_ms += 5_000 - three.now_ms % 1000
+    three.append(item(three, "a", 2))
+    three.now_ms += 1_300
+    three.interrupt("e1", "a")
+    told = three.store.session("a")["updated_at_ms"]
+    three.now_ms += 10
+    three.append(item(three, "a", 3))
+    assert told == three.now_ms - 10 and three.store.session("a")["updated_at_ms"] == told
