@@ -112,9 +112,20 @@ def test_a_fenced_item_finds_no_warm_place(world: World) -> None:
     assert world.append(late) == [AppendRefused("fenced", close_code=4001)]
     (done,) = world.append(world.item(told.acked + 1, connection="con_2"))
     assert isinstance(done, Appended)
-    assert world.append(late) == [AppendRefused("fenced", close_code=4001)], "also while the newer one is hot"
+    fits = world.item(told.acked + 2)
+    assert world.append(fits) == [AppendRefused("fenced", close_code=4001)], "also where only the epoch is not its own"
     other = world.item(told.acked + 2, execution_id="e2", connection="con_2")
     assert world.append(other) == [AppendRefused("unknown_execution")]
+
+
+def test_what_comes_behind_the_end_of_its_connection_finds_no_place(world: World) -> None:
+    told = Told(world)
+    told.append(said("output", 1))
+    late = world.item(told.acked + 1)
+    world.closed("con_1")
+    (refused,) = world.append(late)
+    assert isinstance(refused, AppendRefused) and refused.why == "fenced"
+    assert rows_of(world, "hot") == 0
 
 
 def test_progress_of_a_heartbeat_is_not_undone(world: World) -> None:
