@@ -64,14 +64,6 @@ CATALOGUE: Final[tuple[Mutant, ...]] = (
         (HOT + "test_a_fenced_item_finds_no_warm_place",),
     ),
     Mutant(
-        "a session's first append forgets that the connection is over",
-        "G6",
-        "actors/store/append.py",
-        "connection_epoch = {of}epoch and link = 'connected'",
-        "connection_epoch = {of}epoch",
-        (HOT + "test_what_comes_behind_the_end_of_its_connection_finds_no_place",),
-    ),
-    Mutant(
         "the append's compare-and-set is dropped",
         "G1",
         "actors/store/append.py",
