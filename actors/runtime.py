@@ -19,6 +19,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from actors.config import Settings
 from actors.law.effects import Speech
 from actors.law.nodes.requests import NODE, ORDER, TASK
 from actors.law.orders.requests import COLLECTOR, STATION
-from actors.law.requests import Request
+from actors.law.requests import Request, SessionRequest
 from actors.mailbox import Asleep, Mailbox, OutcomeUnknown
 from actors.objects import object_store
 from actors.pool import DaemonPool, PoolFull
@@ -50,7 +51,10 @@ BORN_S = 30.0  # 0.36 s alone, 13 s when fifty come at once
 WAKES_AT_ONCE = 1  # starting a worker takes all of a core for 0.3 s; more at once starve the gateway
 WAKE_REST = 1.0  # after a wake, this many times its length without one: half a core is left to those who work
 WAKE_BELOW = 0.6  # of a core; a process that works more has no time for wakes, and decides by itself as quickly
-WAKE_LOOK_S = 1.0  # between two looks at that; `believe` comes as often
+WAKE_SPARE = 0.9  # of a core, idle: a wake takes all of one for a second, and not from those who work beside us
+WAKE_PATIENCE_S = 5.0  # for that; a machine that is never idle has its actors all the same
+WAKE_STALE_S = 2.0  # who asked longer ago, and has no execution any more, is served without
+WAKE_LOOK_S = 1.0  # before the first wake, and between two looks; `believe` comes as often
 WAKES_WAITING = 256  # a wake that is dropped costs nothing: the transition runs without the actor
 # Seconds after which a thread that waits for the interpreter is given it, instead of 0.005. The writer asks for
 # it after each statement of a group: 40 of 60 ms of a large group were waiting beside a busy loop.
@@ -86,6 +90,34 @@ class Worked:
         return (self._last[0] - cpu_s) / max(0.001, self._last[1] - at)
 
 
+class Spare:
+    """How many cores of the machine were idle since the last look."""
+
+    def __init__(self, stat: Callable[[], bytes] = Path("/proc/stat").read_bytes) -> None:
+        self._stat = stat
+        self._last = self._look()
+
+    def _look(self) -> tuple[int, int, int]:
+        """Ticks of all cores, those in which they waited, and how many cores these are."""
+        everything, *lines = self._stat().splitlines()
+        ticks = [int(n) for n in everything.split()[1:9]]  # (what guests take is in the first of them)
+        return sum(ticks), ticks[3] + ticks[4], sum(line.startswith(b"cpu") for line in lines)
+
+    def __call__(self) -> float:
+        (total, idle, _), self._last = self._last, self._look()
+        return self._last[2] * (self._last[1] - idle) / max(1, self._last[0] - total)
+
+
+@dataclass(slots=True)
+class Wanted:
+    """A wake that waits, or is under way."""
+
+    name: str
+    subject: str
+    asked_at: float
+    again_at: float
+
+
 class RayPort:
     """actors.mailbox.ActorPort over Ray. All of it is hints: whatever goes wrong here, the caller decides by itself."""
 
@@ -95,20 +127,28 @@ class RayPort:
         cluster: str,
         forget: Forget,
         *,
+        works: Callable[[str], Awaitable[bool]] | None = None,
         worked: Callable[[], float] | None = None,
+        spare: Callable[[], float] | None = None,
         wake_look_s: float = WAKE_LOOK_S,
+        wake_patience_s: float = WAKE_PATIENCE_S,
+        wake_stale_s: float = WAKE_STALE_S,
     ) -> None:
-        """worked: how much of a core this process took since it was asked last."""
+        """works: whether an actor would have anything to do for a subject. worked: how much of a core this process
+        took since it was asked last; spare: how many cores nobody took."""
         self.settings, self.cluster, self._forget = settings, cluster, forget
         self.rows: dict[str, ActorRow] = {}
         self.handles: dict[str, Any] = {}
         self._finding: dict[str, asyncio.Task[Any]] = {}
-        self._to_wake: deque[str] = deque()
-        self._waking: set[str] = set()
+        self._to_wake: deque[Wanted] = deque()
+        self._waking: dict[str, Wanted] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._pool = DaemonPool("ray-control")
         self._asked_at, self._answered_at = 0.0, time.monotonic()
-        self._worked, self._busy, self._wake_look_s = worked or Worked(), False, wake_look_s
+        self._works, self._wake_look_s = works, wake_look_s
+        self._wake_patience_s, self._wake_stale_s = wake_patience_s, wake_stale_s
+        self._worked, self._busy = worked or Worked(), False
+        self._spare = spare or Spare()
 
     def believe(self, rows: list[ActorRow]) -> None:
         """What the registry says now. A row that went takes its handle along: that actor has left."""
@@ -167,12 +207,16 @@ class RayPort:
 
     def wake(self, subject: str) -> None:
         name = placement_name(subject, self.settings)
-        if name is None or name in self._waking or name in self.handles:
+        if name is None or name in self.handles:
+            return
+        now = time.monotonic()
+        if (wanted := self._waking.get(name)) is not None:
+            wanted.subject, wanted.again_at = subject, now
             return
         if len(self._to_wake) >= WAKES_WAITING:  # a storm: nobody needs the actor to get an answer
-            self._waking.discard(self._to_wake.popleft())
-        self._to_wake.append(name)
-        self._waking.add(name)
+            del self._waking[self._to_wake.popleft().name]
+        self._waking[name] = wanted = Wanted(name, subject, now, now)
+        self._to_wake.append(wanted)
         if self._tasks_named("wake") < WAKES_AT_ONCE:
             self._spawn(self._wake_some(), "wake")
 
@@ -208,21 +252,32 @@ class RayPort:
         return handle
 
     async def _wake_some(self) -> None:
+        rest_s = self._wake_look_s  # what was asked for begins first, and may be over before anybody is awake
+        looks, full = True, False
         while self._to_wake:
-            if self._busy:
-                await asyncio.sleep(self._wake_look_s)
-                continue
+            if looks:
+                self._spare()
+                await asyncio.sleep(rest_s)
+                full = self._spare() < WAKE_SPARE  # of this very rest
             # The newest first: after a storm, the oldest may have nothing left to do.
-            name, began = self._to_wake.pop(), time.monotonic()
+            wanted, began = self._to_wake[-1], time.monotonic()
+            if self._busy or (full and began - self._to_wake[0].asked_at < self._wake_patience_s):
+                rest_s, looks = self._wake_look_s, True
+                continue
+            self._to_wake.pop()
+            looks = False
             try:
                 if self.settings.cells is None and len(self.rows) >= self.settings.awake_max:
                     continue  # enough processes: its decisions are made by whoever asks, as while it sleeps
-                await self._wake(name)
-                await asyncio.sleep(WAKE_REST * (time.monotonic() - began))
+                stale = began - wanted.again_at >= self._wake_stale_s
+                if stale and self._works is not None and not await self._works(wanted.subject):
+                    continue
+                await self._wake(wanted.name)
+                rest_s, looks = WAKE_REST * (time.monotonic() - began), True
             except (PoolFull, TimeoutError, ValueError, rx.RayError) as error:
-                telemetry.emit("actor.wake.failed", name=name, error=error)
+                telemetry.emit("actor.wake.failed", name=wanted.name, error=error)
             finally:
-                self._waking.discard(name)
+                self._waking.pop(wanted.name, None)
 
     async def _wake(self, name: str) -> None:
         handle = await self._pool.run(lambda: mailbox_actor(name, self.settings, self.cluster), BORN_S)
@@ -363,7 +418,7 @@ class GatewayActor:
             self.door_lock = await _only_gateway(settings.data_dir)
             worker = _worker(settings, readers=2, gateway=True)
             await worker.start()
-            port = RayPort(settings, cluster, lambda name, inc: worker.write(lambda s: s.forget_actor(name, inc)))
+            port = _port(settings, cluster, worker)
             self.gateway = Gateway(settings, worker, Mailbox(worker.perform, port), port)
             await self.gateway.start()
             _settle()
@@ -403,7 +458,7 @@ class ReaperActor:
 
             worker = _worker(settings, readers=1)
             await worker.start()
-            port = RayPort(settings, cluster, lambda name, inc: worker.write(lambda s: s.forget_actor(name, inc)))
+            port = _port(settings, cluster, worker)
             believing = asyncio.get_running_loop().create_task(_keep_believing(port, worker))
             pid, pid_started = _me()
             hints = Hints()
@@ -429,6 +484,20 @@ class ReaperActor:
 
     async def info(self) -> dict[str, Any]:
         return {"pid": os.getpid()}
+
+
+def _port(settings: Settings, cluster: str, worker: StoreWorker) -> RayPort:
+    async def works(subject: str) -> bool:
+        """As the actor itself would see it before it hibernates (session.py)."""
+        if not SessionRequest.owns(subject):
+            return True
+        try:
+            found = await worker.read(lambda store: store.session(subject))
+        except HoldfastError as error:
+            return error.retryable  # deleted: nothing to be awake for
+        return found["active_execution"] is not None
+
+    return RayPort(settings, cluster, lambda name, inc: worker.write(lambda s: s.forget_actor(name, inc)), works=works)
 
 
 async def _keep_believing(port: RayPort, worker: StoreWorker) -> None:

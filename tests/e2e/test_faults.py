@@ -243,7 +243,8 @@ def test_shared_cells_do_the_same_work_with_few_processes(tmp_path: Path) -> Non
     try:
         for i in range(6):
             service.create(f"c{i}")
-            service.wrapper(f"c{i}", ["bash", "-c", LINES.format(n=300, pause=0.02)])
+            # Fifteen seconds: on a full machine a cell is awake only after six or seven.
+            service.wrapper(f"c{i}", ["bash", "-c", LINES.format(n=300, pause=0.05)])
         for i in range(6):
             service.connected(f"c{i}")
             service.submit(f"c{i}", "e1")

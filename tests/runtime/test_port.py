@@ -23,7 +23,7 @@ from actors.mailbox import Asleep, OutcomeUnknown
 from actors.pool import DaemonPool, PoolFull
 from actors.protocol.errors import HoldfastError, StorageUnavailable
 from actors.protocol.ids import ulid
-from actors.runtime import RayPort, Worked, placement_name
+from actors.runtime import RayPort, Spare, Worked, placement_name
 from actors.store.contract import ActorRow, IdempotencyKey, Outcome
 
 OUTCOME = Outcome("s", Done(changed=True), (), 7)
@@ -85,27 +85,93 @@ def test_what_was_worked_is_a_share_of_the_time_since_the_last_look() -> None:
     assert [worked(), worked(), worked()] == [0.5, 1.0, 0.0]
 
 
+def test_what_is_spare_is_in_cores_of_the_machine_since_the_last_look() -> None:
+    looks = iter(
+        [
+            b"cpu  100 0 100 600 200 0 0 0 50 0\ncpu0 1 1 1 1 1 1 1 1\ncpu1 1 1 1 1 1 1 1 1\nintr 5\n",
+            b"cpu  150 0 150 660 240 0 0 0 90 0\ncpu0 1 1 1 1 1 1 1 1\ncpu1 1 1 1 1 1 1 1 1\nintr 9\n",
+            b"cpu  150 0 150 660 240 0 0 0 90 0\ncpu0 1 1 1 1 1 1 1 1\ncpu1 1 1 1 1 1 1 1 1\nintr 9\n",
+        ]
+    )
+    spare = Spare(lambda: next(looks))
+    assert [spare(), spare()] == [1.0, 0.0]
+
+
+def test_this_machine_says_what_it_can_spare() -> None:
+    assert 0.0 <= Spare()() <= len(os.sched_getaffinity(0)) * 64
+
+
+class Waking(RayPort):
+    """Notes who is woken."""
+
+    def __init__(self, **ports: Any) -> None:
+        super().__init__(Settings(), "cl_1", _nobody, wake_look_s=0.0, **ports)
+        self.woken: list[str] = []
+
+    async def _wake(self, name: str) -> None:
+        self.woken.append(name)
+
+    async def look(self) -> list[str]:
+        for _ in range(100):  # looks, one a turn
+            await asyncio.sleep(0)
+        return self.woken
+
+
+async def _nobody(name: str, incarnation: str) -> None:
+    raise AssertionError
+
+
 async def test_nobody_is_woken_while_this_process_is_busy() -> None:
-    shares, woken = iter([0.9, 0.2]), list[str]()
-
-    class Port(RayPort):
-        async def _wake(self, name: str) -> None:
-            woken.append(name)
-
-    async def forget(name: str, incarnation: str) -> None:
-        raise AssertionError
-
-    port = Port(Settings(), "cl_1", forget, worked=lambda: next(shares), wake_look_s=0.0)
+    shares = iter([0.9, 0.2])
+    port = Waking(worked=lambda: next(shares), spare=lambda: 2.0, wake_patience_s=0.0)
     port.believe([])
     port.wake("s")
-    for _ in range(100):  # looks, one a turn
-        await asyncio.sleep(0)
-    assert not woken
+    assert await port.look() == []
     port.believe([])
-    async with asyncio.timeout(5):
-        while not woken:
-            await asyncio.sleep(0)
-    assert woken == ["session/s"]
+    assert await port.look() == ["session/s"]
+
+
+async def test_nobody_is_woken_while_the_machine_has_no_core_to_spare() -> None:
+    spare = [0.5]
+    port = Waking(worked=lambda: 0.0, spare=lambda: spare[0], wake_patience_s=60.0)
+    port.wake("s")
+    assert await port.look() == []
+    spare[0] = 0.95
+    assert await port.look() == ["session/s"]
+
+
+async def test_what_was_spare_before_it_was_asked_for_does_not_count() -> None:
+    spare = iter([2.0])  # since the last look, which was before
+    port = Waking(worked=lambda: 0.0, spare=lambda: next(spare, 0.1), wake_patience_s=60.0)
+    port.wake("s")
+    assert await port.look() == []
+
+
+async def test_a_machine_that_is_never_idle_has_its_actors_all_the_same() -> None:
+    port = Waking(worked=lambda: 0.0, spare=lambda: 0.0, wake_patience_s=0.0)
+    port.believe([])
+    port.wake("s")
+    assert await port.look() == ["session/s"]
+
+
+@pytest.mark.parametrize(
+    ("stale_s", "works", "woken"),
+    [(0.0, False, []), (0.0, True, ["session/s"]), (60.0, False, ["session/s"])],
+    ids=["over by now", "still at work", "asked just now"],
+)
+async def test_who_asked_long_ago_and_has_nothing_to_do_any_more_is_not_woken(
+    stale_s: float, works: bool, woken: list[str]
+) -> None:
+    async def at_work(subject: str) -> bool:
+        assert subject == "s"
+        return works
+
+    port = Waking(works=at_work, worked=lambda: 0.0, spare=lambda: 2.0, wake_stale_s=stale_s)
+    port.believe([])
+    port.wake("s")
+    assert await port.look() == woken
+    port.wake("s")  # what was not done can be asked for again
+    assert await port.look() == 2 * woken
 
 
 async def test_an_answer_is_the_answer() -> None:
