@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from actors.addresses import find_url, token_path
 from actors.protocol.ids import valid_id
 from actors.protocol.urls import is_service_url
 
@@ -80,8 +81,14 @@ class Where:
     def __init__(self, url: str | None, token: str | None, token_file: str | None, data_dir: str | None) -> None:
         self.url, self.token, self.token_file, self.data_dir = url, token, token_file, data_dir
 
+    def import_client(self) -> None:
+        """First of all, while there is one thread: 60 to 230 ms of certificates that nobody needs to ask this host."""
+        from wrapper.connection import import_aiohttp
+
+        import_aiohttp(find_url(self.url, self.data_dir))
+
     def client(self) -> Client:
-        from actors.http_client import Client, find_token, find_url
+        from actors.http_client import Client, find_token
 
         token = find_token(self.token, self.token_file, self.data_dir, self.url)
         return Client(find_url(self.url, self.data_dir), token)
@@ -89,7 +96,7 @@ class Where:
     def url_and_token(self) -> tuple[str, Callable[[], str]]:
         """For those who stay connected: the token is read anew each time, because it may be replaced; while it is, the
         function raises OSError. Raises Problem: there is none to begin with."""
-        from actors.http_client import Problem, find_token, find_url
+        from actors.http_client import Problem, find_token
 
         find_token(self.token, self.token_file, self.data_dir, self.url)
 
@@ -103,8 +110,6 @@ class Where:
 
     def token_file_in_use(self) -> str | None:
         """None: the token came from the environment, and is there for the next command too."""
-        from actors.http_client import token_path
-
         return None if self.token else str(token_path(self.token_file, self.data_dir))
 
     def run(self, work: Work) -> None:
@@ -137,6 +142,8 @@ def client_options(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def wrapped(url: str | None, token_file: str | None, data_dir: str | None, **rest: Any) -> None:
         # No --token: others see arguments (DESIGN §8).
-        command(Where(url, os.environ.get("HOLDFAST_TOKEN"), token_file, data_dir), **rest)
+        where = Where(url, os.environ.get("HOLDFAST_TOKEN"), token_file, data_dir)
+        where.import_client()
+        command(where, **rest)
 
     return wrapped

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from actors import show
-from actors.http_client import DEFAULT_DATA_DIR, Client, Problem, find_token, find_url
+from actors.addresses import DEFAULT_DATA_DIR, find_url
+from actors.http_client import Client, Problem, find_token
 from actors.protocol.codes import EXIT_FAILURE, EXIT_OK, EXIT_UNAVAILABLE
 
 SQLITE_MINIMUM = (3, 51, 3)  # older ones have the WAL-reset corruption bug

@@ -12,11 +12,11 @@ import json
 import os
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
-from pathlib import Path
 from typing import Any, Self
 
 import aiohttp
 
+from actors.addresses import token_path
 from actors.protocol.codes import (
     CLOSE,
     CLOSE_CODES,
@@ -28,10 +28,9 @@ from actors.protocol.codes import (
     SUBPROTOCOL,
     may_reconnect,
 )
-from actors.protocol.defaults import BACKOFF_RESET_S, BACKOFF_S, MAX_FRAME_BYTES, PORT
+from actors.protocol.defaults import BACKOFF_RESET_S, BACKOFF_S, MAX_FRAME_BYTES
 from actors.protocol.ids import ulid
 
-DEFAULT_DATA_DIR = "~/.local/share/holdfast"
 REQUEST_S = 15.0
 PATIENCE_S = (
     4.0  # a killed gateway is back in 0.5 s, Ray's head in 3 s; a person does not wait longer for "nobody there"
@@ -104,21 +103,6 @@ def unreachable(url: str, error: object) -> Problem:
             "hint": "Start it with `holdfast up`, or say where it is: --url or HOLDFAST_URL.",
         }
     )
-
-
-def find_url(url: str | None, data_dir: str | None) -> str:
-    """Given, or what `up` on the data directory last announced, or the default door."""
-    if url:
-        return url.rstrip("/")
-    ready = Path(data_dir or DEFAULT_DATA_DIR).expanduser() / "ready.json"
-    try:
-        return str(json.loads(ready.read_text())["url"])
-    except (OSError, ValueError, KeyError):
-        return f"http://127.0.0.1:{PORT}"
-
-
-def token_path(token_file: str | None, data_dir: str | None) -> Path:
-    return Path(token_file) if token_file else Path(data_dir or DEFAULT_DATA_DIR).expanduser() / "token"
 
 
 def find_token(token: str | None, token_file: str | None, data_dir: str | None, url: str | None = None) -> str:

@@ -13,6 +13,7 @@ import pytest
 
 from actors.cli import LATER
 from tests.runtime.conftest import ROOT, Up
+from tests.wrapper.test_process import CERTIFICATE
 
 HELP_S = 0.4  # of processor time, so that a busy machine does not count; the promise is 200 ms on a quiet one
 
@@ -47,6 +48,22 @@ def helps_at_once(*argv: str, home: Path) -> None:
 @pytest.mark.parametrize("argv", [(), ("up",), ("run",), ("demo",), ("session",), ("session", "tail"), ("approval",)])
 def test_help_answers_at_once(argv: tuple[str, ...], tmp_path: Path) -> None:
     helps_at_once(*argv, home=tmp_path)
+
+
+@pytest.mark.parametrize(("url", "read"), [("http://127.0.0.1:9", "0"), ("https://127.0.0.1:9", "1")])
+def test_who_asks_this_host_reads_no_certificates(url: str, read: str, tmp_path: Path) -> None:
+    """SSL_CERT_FILE names one of ours: whether that was read shows in what aiohttp trusts by itself."""
+    certificate = tmp_path / "certificate.pem"
+    certificate.write_text(CERTIFICATE)
+    script = (
+        "import sys, actors.cli, actors.cli_base as b\n"
+        "b.Where.run = lambda where, work: None\n"
+        "actors.cli.main(['run', '--url', sys.argv[1], '--', 'true'])\n"
+        "import aiohttp.connector as c; print(c._SSL_CONTEXT_VERIFIED.cert_store_stats()['x509'])"
+    )
+    env = os.environ | {"PYTHONPATH": str(ROOT), "SSL_CERT_FILE": str(certificate), "HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", script, url], env=env, text=True, capture_output=True, check=True)
+    assert done.stdout.split() == [read]
 
 
 def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
