@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -100,16 +101,16 @@ class Shim:
         self = cls(run_dir)  # before the shim looks: a FIFO without a writer would read as our death
         log = os.open(os.path.join(run_dir, "shim.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
-            subprocess.run(
+            with subprocess.Popen(
                 [sys.executable, "-I", "-S", shim_program.__file__, run_dir],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
                 env=dict(env),
                 start_new_session=True,
-                timeout=START_TIMEOUT_S,
-                check=True,
-            )
+            ) as first:
+                if code := _ended(first, START_TIMEOUT_S):
+                    raise subprocess.CalledProcessError(code, first.args)
         except subprocess.SubprocessError as error:
             self.close()
             raise OSError(f"the shim did not start: {error}") from error
@@ -182,6 +183,28 @@ class Shim:
     def close(self) -> None:
         os.close(self.control)
         os.close(self.wake)
+
+
+def _ended(process: subprocess.Popen[bytes], within_s: float) -> int:
+    """Its exit code, as soon as there is one. (`Popen.wait` with a timeout looks again after up to 50 ms, which is
+    longer than a shim takes to start.) Raises TimeoutExpired; then it is killed."""
+    try:
+        pidfd = os.pidfd_open(process.pid)
+    except OSError:  # a kernel before 5.3
+        pidfd = -1
+    try:
+        if pidfd >= 0:
+            poll = select.poll()
+            poll.register(pidfd, select.POLLIN)
+            poll.poll(within_s * 1000)
+            within_s = 0.0
+        return process.wait(within_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    finally:
+        if pidfd >= 0:
+            os.close(pidfd)
 
 
 def _kill_group(pid: int) -> None:

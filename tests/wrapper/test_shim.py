@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import stat
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from tests.wrapper.conftest import agent, is_alive, kill_hard, wait_for
 from wrapper import segments
 from wrapper.segments import Position
 from wrapper.shim import QUIET_S
-from wrapper.shimctl import Exit, Shim, Spec
+from wrapper.shimctl import Exit, Shim, Spec, _ended
 
 Start = Callable[..., Shim]
 
@@ -323,3 +324,21 @@ def test_what_an_agent_said_last_before_it_ended_on_a_full_disk_is_not_lost(tmp_
         shim.close()
     finally:
         wait_for(lambda: subprocess.run(["umount", str(mount)], capture_output=True).returncode == 0)
+
+
+def test_the_end_of_a_process_is_noticed_when_it_comes_and_not_at_the_next_look() -> None:
+    """Popen.wait with a timeout would look 63 ms after the start and 113 ms after it."""
+    took_s = []
+    for _ in range(5):
+        process = subprocess.Popen(["sleep", "0.07"])
+        began = time.monotonic()
+        assert _ended(process, 10.0) == 0
+        took_s.append(time.monotonic() - began)
+    assert min(took_s) < 0.1
+
+
+def test_who_does_not_end_in_time_is_killed() -> None:
+    process = subprocess.Popen(["sleep", "60"])
+    with pytest.raises(subprocess.TimeoutExpired):
+        _ended(process, 0.05)
+    assert process.wait(10) == -signal.SIGKILL
