@@ -19,6 +19,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
+import orjson
+
 from actors.law.delivery import Again, Apply, Gap, cover
 from actors.law.execution import fenced_by
 from actors.store import rows
@@ -50,7 +52,12 @@ _APPEND = (
     f"since_ms = iif(fresh and {_GOES_ON}, since_ms, :wall) {{from_wanted}} "
     "where hot.session_id = {of}sid and hot.epoch = {of}epoch and hot.execution_id = {of}eid "
     "and hot.acked_seq = {of}before "
-    "returning hot.session_id, last_seq, earlier_at_ms, prior, head, ended, fresh"
+)
+_MOVED = "last_seq, earlier_at_ms, prior, head, ended, fresh"  # of class _Moved
+# As one text: a row each would be a hand-over of the interpreter each.
+MOVED_MANY = (
+    f"select json_group_array(json_array({_MOVED})) "
+    "from json_each(?) as sid cross join hot on hot.session_id = sid.value"
 )
 # By itself, and once a second: SQLite takes out and puts in the index entry of a column that a statement sets, also
 # where its value stays. That was a third of what the fence of a session cost, and a page of each commit.
@@ -66,7 +73,7 @@ _WANTED = (
     f"with wanted as materialized (select {', '.join(f'value->>{k} as {name}' for k, name in enumerate(_COLUMNS))} "
     "from jsonb_each(:items)) "
 )
-FENCE_ONE = (_HOT.format(of=":", wanted=""), _APPEND.format(of=":", from_wanted=""))
+FENCE_ONE = (_HOT.format(of=":", wanted=""), f"{_APPEND.format(of=':', from_wanted='')} returning {_MOVED}")
 FENCE_MANY = (
     _WANTED + _HOT.format(of="wanted.", wanted="wanted join"),
     _WANTED + _APPEND.format(of="wanted.", from_wanted="from wanted"),
@@ -123,50 +130,64 @@ class Appends(Hot):
 
     def append_together(self, items: Sequence[AppendItem], wall_ms: int, service_ms: int) -> list[Appended] | None:
         """All of them, or None and the caller rolls back to its savepoint. The items are of different sessions."""
-        if (moved := self._moved(items, wall_ms, service_ms)) is None:
+        moved = (
+            self._one_moved(items[0], wall_ms, service_ms)
+            if len(items) == 1
+            else self._moved(items, wall_ms, service_ms)
+        )
+        if moved is None:
             return None
         second = _whole_second(wall_ms)
-        if quiet := [sid for sid, row in moved.items() if row.earlier_at_ms < second]:
+        if quiet := [item.session_id for item, row in zip(items, moved, strict=True) if row.earlier_at_ms < second]:
             self._c.execute(ACTIVE, {"second": second, "sids": text(quiet)})
         done: list[Appended] = []
         waiting: list[tuple[AppendItem, Appended, _Moved]] = []
         runs: list[Placed] = []
         long: list[Placed] = []
-        for item in items:
-            row = moved[item.session_id]
+        full: list[tuple[str, int]] = []
+        for item, row in zip(items, moved, strict=True):
             done.append(at := _appended(item, row.last_seq))
             if row.head is not None:
                 waiting.append((item, at, row))
+                if row.fresh >= FRESH_EVENTS:
+                    full.append((item.session_id, row.head))
             else:
                 (long if _long(item.events) else runs).append((item, at))
         if waiting:
             self._write_fresh(waiting, wall_ms)
-        if ended := [row.ended for row in moved.values() if row.ended is not None]:
+        if ended := [row.ended for row in moved if row.ended is not None]:
             self.pack(ended)
-        if full := {sid: row.head for sid, row in moved.items() if row.head and row.fresh >= FRESH_EVENTS}:
-            self.pack([*full.values()], [*full])
+        if full:
+            self.pack([head for _, head in full], [session_id for session_id, _ in full])
         for placed in _portions(runs):
             self.write_runs([run for item, at in placed for run in _in_runs(item, at, wall_ms)])
         for placed in _portions(long):
             self._write_long(placed, wall_ms)
         return done
 
-    def _moved(self, items: Sequence[AppendItem], wall_ms: int, service_ms: int) -> dict[str, _Moved] | None:
-        """The rows of `hot` by session, each moved by its item; None if one of them is not as it must be."""
-        c, one = self._c, len(items) == 1
-        heated, appended = FENCE_ONE if one else FENCE_MANY
-        wanted = _wanted(items)
-        moved: dict[str, _Moved] = {}
+    def _one_moved(self, item: AppendItem, wall_ms: int, service_ms: int) -> list[_Moved] | None:
+        heated, appended = FENCE_ONE
+        values = dict(zip(_COLUMNS, _wanted([item])[0], strict=True)) | {"wall": wall_ms, "service": service_ms}
         for attempt in range(2):
-            values: dict[str, Any] = {"wall": wall_ms, "service": service_ms}
-            values |= dict(zip(_COLUMNS, wanted[0], strict=True)) if one else {"items": text(wanted)}
-            if attempt and not c.execute(heated, values).rowcount:
-                return None
-            moved |= {row[0]: _Moved(*row[1:]) for row in c.execute(appended, values).fetchall()}
-            if len(moved) == len(items):
-                return moved
-            wanted = [row for row in wanted if row[0] not in moved]  # most often: their rows are still to be made
+            if attempt and not self._c.execute(heated, values).rowcount:
+                break
+            if found := self._c.execute(appended, values).fetchall():
+                return [_Moved(*found[0])]
         return None
+
+    def _moved(self, items: Sequence[AppendItem], wall_ms: int, service_ms: int) -> list[_Moved] | None:
+        """The rows of `hot`, each moved by its item; None if one of them is not as it must be."""
+        c, (heated, appended) = self._c, FENCE_MANY
+        values = {"items": text(_wanted(items)), "wall": wall_ms, "service": service_ms}
+        n = c.execute(appended, values).rowcount
+        if n < len(items):  # most often: their rows are still to be made. Who has moved does not move again
+            if not c.execute(heated, values).rowcount:
+                return None
+            n += c.execute(appended, values).rowcount
+        if n < len(items):
+            return None
+        (found,) = c.execute(MOVED_MANY, (text([item.session_id for item in items]),)).fetchone()
+        return [_Moved(*row) for row in orjson.loads(found)]
 
     def _write_fresh(self, waiting: Sequence[tuple[AppendItem, Appended, _Moved]], wall_ms: int) -> None:
         first = newest = 0

@@ -182,7 +182,7 @@ class StoreWorker:
             took_s = time.monotonic() - began
             self.groups += 1
             self.jobs_done += len(batch)
-            self.observe(len(batch), sum(len(j.events) for j, _ in batch if isinstance(j, AppendItem)), took_s)
+            self.observe(len(batch), sum([len(j.events) for j, _ in batch if isinstance(j, AppendItem)]), took_s)
             return [(done, result) for (_, done), result in zip(batch, results, strict=True)]
         except Exception as raised:
             error = self._ours(raised)
