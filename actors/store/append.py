@@ -35,9 +35,9 @@ _EXACTLY_BEFORE = (
     "executions.session_id = {of}sid and executions.id = {of}eid and status = 'running' and acked_seq = {of}before"
 )
 _HOT = (
-    "insert into hot select sessions.id, connection_epoch, executions.id, last_seq, acked_seq, "
-    "last_progress_service_ms, coalesce(last_progress_at_ms, 0), 0, null, null, null, 0, 0 "
-    f"from {{wanted}} sessions join executions on {_EXACTLY_BEFORE} where {_OWNED} "
+    "insert into hot {wanted} select sessions.id, connection_epoch, executions.id, last_seq, acked_seq, "
+    "0, 0, 0, null, null, null, 0, 0 "  # its clocks are those of the append that follows, and so is its activity
+    f"from {{from_wanted}} sessions join executions on {_EXACTLY_BEFORE} where {_OWNED} "
     "and not exists (select 1 from hot where hot.session_id = {of}sid)"
 )
 # rank: how many events wait in this group up to this item's last; 0 for an item that does not. Those that have waited
@@ -69,14 +69,18 @@ _COLUMNS = ("sid", "epoch", "n", "eid", "before", "upto", "rank")  # of `_wanted
 # The items as one JSON text: the statement reads it without the GIL, while the event loop works. `jsonb_each` hands on
 # what it has parsed, and a materialized table is parsed once for each of its columns, however often they are named:
 # 2.3 µs a row, where `json_each` and a plain subquery take 6.5.
+# (The standard library's rowcount knows no statement that begins with `with`.)
 _WANTED = (
     f"with wanted as materialized (select {', '.join(f'value->>{k} as {name}' for k, name in enumerate(_COLUMNS))} "
-    "from jsonb_each(:items)) "
+    "from jsonb_each(:items))"
 )
-FENCE_ONE = (_HOT.format(of=":", wanted=""), f"{_APPEND.format(of=':', from_wanted='')} returning {_MOVED}")
+FENCE_ONE = (
+    _HOT.format(of=":", wanted="", from_wanted=""),
+    f"{_APPEND.format(of=':', from_wanted='')} returning {_MOVED}",
+)
 FENCE_MANY = (
-    _WANTED + _HOT.format(of="wanted.", wanted="wanted join"),
-    _WANTED + _APPEND.format(of="wanted.", from_wanted="from wanted"),
+    _HOT.format(of="wanted.", wanted=_WANTED, from_wanted="wanted join"),
+    _APPEND.format(of="wanted.", from_wanted=f"from ({_WANTED} select * from wanted) as wanted"),
 )
 INSERT_FRESH = (
     f"insert into fresh (n, prior, {rows.EVENT_COLUMNS}) "
@@ -153,8 +157,7 @@ class Appends(Hot):
                     full.append((item.session_id, row.head))
             else:
                 (long if _long(item.events) else runs).append((item, at))
-        if waiting:
-            self._write_fresh(waiting, wall_ms)
+        written = self._write_fresh(waiting, wall_ms) if waiting else (0, 0)
         if ended := [row.ended for row in moved if row.ended is not None]:
             self.pack(ended)
         if full:
@@ -163,6 +166,7 @@ class Appends(Hot):
             self.write_runs([run for item, at in placed for run in _in_runs(item, at, wall_ms)])
         for placed in _portions(long):
             self._write_long(placed, wall_ms)
+        self._sweep(*written)
         return done
 
     def _one_moved(self, item: AppendItem, wall_ms: int, service_ms: int) -> list[_Moved] | None:
@@ -189,7 +193,8 @@ class Appends(Hot):
         (found,) = c.execute(MOVED_MANY, (text([item.session_id for item in items]),)).fetchone()
         return [_Moved(*row) for row in orjson.loads(found)]
 
-    def _write_fresh(self, waiting: Sequence[tuple[AppendItem, Appended, _Moved]], wall_ms: int) -> None:
+    def _write_fresh(self, waiting: Sequence[tuple[AppendItem, Appended, _Moved]], wall_ms: int) -> tuple[int, int]:
+        """The first number that was given, and the last."""
         first = newest = 0
         table: list[tuple[Any, ...]] = []
         for item, at, row in waiting:
@@ -205,8 +210,12 @@ class Appends(Hot):
             self._c.execute(INSERT_FRESH_ONE, (*table[0][:8], wall_ms, table[0][8]))
         else:
             self._c.execute(INSERT_FRESH, (text(table), wall_ms))
+        return first, newest
+
+    def _sweep(self, first: int, newest: int) -> None:
+        """Last of all: nothing may be on its way from `fresh` to `events`. A quarter more than came, until it fits."""
         if newest // SWEEP_ROWS != (first - 1) // SWEEP_ROWS:
-            self.sweep_fresh()
+            self.sweep_fresh(limit=(newest - first + 1 + SWEEP_ROWS) * 5 // 4)
 
     def _write_long(self, placed: Sequence[Placed], wall_ms: int) -> None:
         item, at = placed[0]

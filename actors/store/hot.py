@@ -25,7 +25,7 @@ from actors.store.expect import expect
 FRESH_EVENTS: Final = 32  # of a session: more saves few pages, and a reader at the end of the log walks through them
 FRESH_SPAN_MS: Final = 60_000  # between the first and the last of them: retention takes a run whole, by its last event
 FRESH_ROWS: Final = 16_384  # in all: about 4 MiB, a quarter of the page cache. The oldest go first
-SWEEP_ROWS: Final = 256  # that many new ones, and the oldest are looked at; a bound for what a group pays
+SWEEP_ROWS: Final = 256  # that many new ones, and the oldest are looked at
 FRESH_KEEP_MS: Final = 600_000  # a pass of the janitor leaves nothing older: what was deleted elsewhere goes here too
 
 # The newest of each session is given, and each says which stands before it.
@@ -38,15 +38,15 @@ FRESH: Final = (
     f"{_CHAIN} select seq, execution_id, exec_seq, type, ts_ms, data "
     "from chain join fresh on fresh.n = chain.n order by seq"
 )
-# A row for each chain, as `write_runs` takes it. One that has no beginning is not whole. The inner order is kept:
-# SQLite drops it only for aggregates that cannot tell.
+# A row for each chain, as `write_runs` takes it. One that has no beginning is not whole. As old as the youngest event:
+# a clock may have been set back. The inner order is kept: SQLite drops it only for aggregates that cannot tell.
 _AS_RUNS: Final = (
     f"{_CHAIN}, joined as (select head, cast(group_concat(spelled, char(10)) as blob) as words, count(*) as length, "
-    "iif(min(type) = max(type), min(type), group_concat(type, ' ')) as types from ("
-    f"select head, type, chain.prior is null as first, {rows.FRAGMENT_SQL} as spelled "
+    "iif(min(type) = max(type), min(type), group_concat(type, ' ')) as types, max(stored_at_ms) as latest from ("
+    f"select head, type, stored_at_ms, chain.prior is null as first, {rows.FRAGMENT_SQL} as spelled "
     "from chain join fresh on fresh.n = chain.n order by head, seq) "
     "group by head having max(first)) "
-    "select session_id, seq, execution_id, exec_seq, ' ' || types || ' ', ts_ms, stored_at_ms, length, words "
+    "select session_id, seq, execution_id, exec_seq, ' ' || types || ' ', ts_ms, latest, length, words "
     "from joined join fresh on fresh.n = joined.head"
 )
 # The words of runs stand end to end beside the text.
@@ -64,6 +64,11 @@ _PACKED = "update hot set head = null, fresh = 0 where session_id in (select val
 _NOT_YET = (
     "select distinct h.session_id, h.head from fresh as f join hot as h on h.session_id = f.session_id "
     "where f.n <= ? and f.seq > h.last_seq - h.fresh"
+)
+
+_BEFORE = (
+    "select min(f.n) from fresh as f join hot as h on h.session_id = f.session_id "
+    "where f.n <= ? and f.seq > h.last_seq - h.fresh and f.session_id in (select value from json_each(?))"
 )
 
 
@@ -111,25 +116,30 @@ class Hot:
     def pack(self, newest: Sequence[int], sessions: Sequence[str] = ()) -> None:
         """Into `events`, a run for each session, by the number of its newest; the caller says of which sessions the
         row in `hot` still names it."""
-        runs = [Run(*row) for row in self._c.execute(_AS_RUNS, (text(newest),)).fetchall()]
+        runs = self._as_runs(newest)
         expect(len(runs) == len(newest), "the fresh events of a session are not all there")
         self.write_runs(runs)
         if sessions:
             self._c.execute(_PACKED, (text(sessions),))
 
+    def _as_runs(self, newest: Sequence[int]) -> list[Run]:
+        return [Run(*row) for row in self._c.execute(_AS_RUNS, (text(newest),)).fetchall()]
+
     def write_runs(self, runs: Iterable[Run]) -> None:
         table: list[Any] = []
-        begins = 1  # as SQL counts
         bodies: list[bytes] = []
+        begins = 1  # as SQL counts
         for run in runs:
             table.append((*run[:-1], begins, size := len(run.words)))
             bodies.append(run.words)
             begins += size
+        if not table:
+            return
         placed = text(table)
         self._c.execute(INSERT_WORDS, (placed, b"".join(bodies)))
         self._c.execute(INSERT_RUNS, (placed, len(table)))
 
-    def sweep_fresh(self, *, older_than_ms: int | None = None, limit: int = SWEEP_ROWS + SWEEP_ROWS // 4) -> int:
+    def sweep_fresh(self, limit: int, *, older_than_ms: int | None = None) -> int:
         """The oldest go: those beyond FRESH_ROWS, or those that are too old. A session that still has events among
         them gets all of its own into `events`. How many numbers were passed."""
         c = self._c
@@ -143,10 +153,16 @@ class Hot:
             upto = c.execute(sql, (first + limit, older_than_ms)).fetchone()[0] or 0
         if upto < first:
             return 0
-        if left := c.execute(_NOT_YET, (upto,)).fetchall():
-            self.pack([head for _, head in left], [session_id for session_id, _ in left])
+        if left := dict(c.execute(_NOT_YET, (upto,)).fetchall()):
+            runs = self._as_runs([*left.values()])
+            whole = [run.session_id for run in runs]
+            if len(whole) < len(left):  # a store that is not sound: its session says so, and holds up nobody else
+                broken = text([session_id for session_id in left if session_id not in whole])
+                upto = c.execute(_BEFORE, (upto, broken)).fetchone()[0] - 1
+            self.write_runs(runs)
+            c.execute(_PACKED, (text(whole),))
         c.execute("delete from fresh where n <= ?", (upto,))
-        return int(upto - first + 1)
+        return int(max(0, upto - first + 1))
 
 
 def text(values: Sequence[Any]) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 from actors.protocol.errors import HoldfastError
 from actors.store import rows
 from actors.store.contract import Page, Spelled
+from actors.store.expect import expect
 from actors.store.hot import FRESH, text
 from actors.store.reads import Reads
 
@@ -156,7 +157,9 @@ class Replay(Reads):
         """As `page` reads rows of one event."""
         if head.newest is None:
             return []
-        return [(*row, 0) for row in self._c.execute(FRESH, (text([head.newest]),)).fetchall()]
+        found = [(*row, 0) for row in self._c.execute(FRESH, (text([head.newest]),)).fetchall()]
+        expect(len(found) == head.fresh, "the fresh events of a session are not all there")
+        return found
 
 
 def _of_fresh(head: Head, fresh: Iterable[tuple[Any, ...]], after_seq: int, limit: int, max_bytes: int) -> Spelled:

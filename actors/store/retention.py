@@ -41,7 +41,7 @@ class Retention(Reads):
         forgotten_ms = self.wall_ms() - round(IDEMPOTENCY_KEEP_S * 1000)
         enrolled_ms = self.wall_ms() - round(ENROLMENT_KEEP_S * 1000)
         steps: tuple[Callable[[int], int], ...] = (
-            lambda n: self.sweep_fresh(older_than_ms=max(self.wall_ms() - FRESH_KEEP_MS, before_ms), limit=n),
+            lambda n: self.sweep_fresh(n, older_than_ms=max(self.wall_ms() - FRESH_KEEP_MS, before_ms)),
             self._deleted_sessions,
             lambda n: self._events(before_ms, n),
             lambda n: self._executions(before_ms, n),

@@ -710,8 +710,8 @@ CATALOGUE: Final[tuple[Mutant, ...]] = (
         "a sweep deletes what only stands in fresh",
         "G1",
         "actors/store/hot.py",
-        "and f.seq > h.last_seq - h.fresh",
-        "and f.seq > h.last_seq",
+        'h.last_seq - h.fresh"\n)\n_BEFORE',
+        'h.last_seq"\n)\n_BEFORE',
         (HOT + "test_a_sweep_while_some_wait_loses_none",),
     ),
     Mutant(

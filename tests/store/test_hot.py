@@ -14,9 +14,11 @@ from actors.protocol.errors import HoldfastError
 from actors.protocol.ids import ulid
 from actors.store import hot
 from actors.store.append import LONG_BYTES
-from actors.store.contract import Appended, AppendRefused, SessionFilter
+from actors.store.contract import Appended, AppendItem, AppendRefused, AppendResult, SessionFilter
+from actors.store.expect import BrokenExpectation
 from actors.store.hot import FRESH_EVENTS, FRESH_KEEP_MS, FRESH_SPAN_MS
 from actors.store.locks import library
+from actors.store.sqlite import SqliteStore
 from tests.each_event import each_event
 from tests.store.test_runs import DAY_MS, Told, lengths, said, words_kept
 from tests.world import World
@@ -156,6 +158,32 @@ def test_a_run_is_of_one_minute_so_that_retention_is_exact(world: World) -> None
     assert world.store.page("s", 0, 10).first_seq == told.head
 
 
+def test_a_run_is_as_young_as_the_youngest_of_it(world: World) -> None:
+    """A clock that was set back by less than a run may last: retention takes none of them too early."""
+    told = Told(world)
+    for ahead in (0, 55_000, -54_000):
+        world.now_ms += ahead
+        told.append(said("output", ahead))
+    world.store.settle("s")
+    assert lengths(world)[-1] == 3
+    world.now_ms += DAY_MS + 54_000 - 1000  # the second one is not a day old yet
+    world.store.tick("gw_1")
+    world.store.janitor(DAY_MS)
+    assert world.store.page("s", 0, 10).seqs[-3:] == (told.head - 2, told.head - 1, told.head)
+
+
+def test_an_append_behind_a_heartbeat_is_activity(world: World) -> None:
+    told = Told(world)
+    told.append(said("output", 1))
+    world.now_ms += 100_000 - world.now_ms % 1000
+    world.store.tick("gw_1")
+    world.store.settle("s")
+    world.store.flush_seen([("s", "con_1", True)])
+    world.now_ms += 300
+    told.append(said("output", 2))
+    assert world.store.session("s")["updated_at_ms"] == world.now_ms - 300
+
+
 def test_a_clock_that_was_set_back_ends_a_run(world: World) -> None:
     told = Told(world)
     told.append(said("output", 1))
@@ -165,28 +193,75 @@ def test_a_clock_that_was_set_back_ends_a_run(world: World) -> None:
     assert lengths(world)[-2:] == [1, 1]
 
 
-def test_what_is_fresh_is_bounded_and_the_oldest_goes_first(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hot, "FRESH_ROWS", 100)
-    names = [f"s{n}" for n in range(60)]
+def crowd(world: World, n: int) -> list[str]:
+    names = [f"s{k}" for k in range(n)]
     for name in names:
         world.running("e1", name)
-    most = 0
-    for k in range(2, 30):
-        done = world.append(*(world.item(k, connection=f"con_{name}") for name in names))
-        assert all(isinstance(one, Appended) for one in done)
-        most = max(most, rows_of(world, "fresh"))
-    assert most <= 100 + 2 * (hot.SWEEP_ROWS + len(names))
-    assert rows_of(world, "fresh") < 28 * len(names)
+    return names
+
+
+def whole(world: World, names: list[str], upto: int) -> None:
     for name in names:
         found = [e["exec_seq"] for e in world.events(name) if e["type"] == "output"]
-        assert found == list(range(2, 30))
+        assert found == list(range(2, upto)), name
+
+
+@pytest.mark.parametrize(("n", "each"), [(60, 1), (60, 7), (400, 1)])
+def test_what_is_fresh_is_bounded_and_the_oldest_goes_first(
+    world: World, monkeypatch: pytest.MonkeyPatch, n: int, each: int
+) -> None:
+    monkeypatch.setattr(hot, "FRESH_ROWS", 100)
+    names = crowd(world, n)
+    most = 0
+    for k in range(2, 2 + 30 * each, each):
+        done = world.append(*(world.item(k, each, connection=f"con_{name}") for name in names))
+        assert all(isinstance(one, Appended) for one in done)
+        most = max(most, rows_of(world, "fresh"))
+    assert most <= 100 + hot.SWEEP_ROWS + n * each
+    whole(world, names, 2 + 30 * each)
+
+
+def test_a_sweep_and_the_end_of_a_wait_in_one_group(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is on its way into `events` is not taken by the sweep; nobody is refused, and no group is done twice."""
+    monkeypatch.setattr(hot, "FRESH_ROWS", 100)
+    names = crowd(world, 41)
+    alone: list[str] = []
+    one_by_one = type(world.store).append_in_transaction
+
+    def counted(store: SqliteStore, item: AppendItem, wall_ms: int, service_ms: int) -> AppendResult:
+        alone.append(item.session_id)
+        return one_by_one(store, item, wall_ms, service_ms)
+
+    monkeypatch.setattr(type(world.store), "append_in_transaction", counted)
+    for k in range(2, 100):
+        world.append(*(world.item(k, connection=f"con_{name}") for name in names))
+        if k % 5 == 0:
+            world.now_ms += FRESH_SPAN_MS + 1000
+    assert alone == []
+    whole(world, names, 100)
+
+
+def test_one_that_waited_too_long_ends_in_the_very_sweep(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One alone: the number of its new event calls for the sweep, and its old one is the oldest of all."""
+    monkeypatch.setattr(hot, "FRESH_ROWS", 100)
+    for name in ("old", "other"):
+        world.running("e1", name)
+    world.append(world.item(2, connection="con_old"))
+    for k in range(2, hot.SWEEP_ROWS):
+        world.append(world.item(k, connection="con_other"))
+    assert rows_of(world, "fresh") == hot.SWEEP_ROWS - 1
+    world.now_ms += FRESH_SPAN_MS + 1000
+    (done,) = world.append(world.item(3, connection="con_old"))
+    assert isinstance(done, Appended) and rows_of(world, "fresh") == 100
+    whole(world, ["old"], 4)
+    whole(world, ["other"], hot.SWEEP_ROWS)
 
 
 def test_a_sweep_while_some_wait_loses_none(world: World) -> None:
     told = Told(world)
     for n in range(5):
         told.append(said("output", n))
-    assert world.store.sweep_fresh(older_than_ms=world.now_ms + 1, limit=3) == 3
+    assert world.store.sweep_fresh(3, older_than_ms=world.now_ms + 1) == 3
     assert rows_of(world, "fresh") == 2 and lengths(world)[-1] == 5, "all of its session went, and three of the rows"
     told.append(said("output", 5))
     assert [e["exec_seq"] for e in world.events() if e["type"] == "output"] == list(range(2, 8))
@@ -223,6 +298,28 @@ def test_a_chain_with_a_hole_is_an_error_and_not_a_shorter_log(world: World) -> 
         world.interrupt("e1")
     assert raised.value.code == "internal"
     assert rows_of(world, "hot") == 1, "nothing was written"
+    for read in (world.store.page, world.store.spelled):
+        with pytest.raises(BrokenExpectation):
+            read("s", told.first, 10)
+
+
+def test_a_chain_with_a_hole_holds_up_nobody_else(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hot, "FRESH_ROWS", 100)
+    told = Told(world)
+    world.store.janitor(10 * DAY_MS)  # retention's own look at a new session is behind it
+    for n in range(3):
+        told.append(said("output", n))
+    world.store._c.execute("delete from fresh where seq = ? and session_id = 's'", (told.head - 1,))
+    names = crowd(world, 60)
+    for k in range(2, 40):
+        done = world.append(*(world.item(k, connection=f"con_{name}") for name in names))
+        assert all(isinstance(one, Appended) for one in done)
+    world.now_ms += FRESH_KEEP_MS + 1000
+    world.store.tick("gw_1")
+    world.store.janitor(10 * DAY_MS)
+    whole(world, names, 40)
+    left = world.store._c.execute("select seq from fresh where session_id = 's'").fetchall()
+    assert [row[0] for row in left] == [told.head - 2, told.head], "what is left of it is kept for whoever mends it"
 
 
 def test_many_sessions_share_a_page_where_each_had_three(world: World) -> None:
@@ -267,7 +364,7 @@ def test_whatever_happens_between_appends_the_log_is_what_was_told(
         elif what == "janitor":
             world.store.janitor(10 * DAY_MS)
         elif what == "sweep":
-            world.store._alone(lambda: world.store.sweep_fresh(older_than_ms=world.now_ms + 1, limit=3))
+            world.store._alone(lambda: world.store.sweep_fresh(3, older_than_ms=world.now_ms + 1))
         elif what == "other":
             for back in (-3, 0, 1):
                 at_the_end = other.spelled("s", told.head - back, 10)
