@@ -710,8 +710,8 @@ CATALOGUE: Final[tuple[Mutant, ...]] = (
         "a sweep deletes what only stands in fresh",
         "G1",
         "actors/store/hot.py",
-        'h.last_seq - h.fresh"\n)\n_BEFORE',
-        'h.last_seq"\n)\n_BEFORE',
+        'h.last_seq - h.fresh"\n',
+        'h.last_seq"\n',
         (HOT + "test_a_sweep_while_some_wait_loses_none",),
     ),
     Mutant(
