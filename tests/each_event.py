@@ -16,9 +16,11 @@ _OF_WORDS = (
 
 def each_event(where: str = "true") -> str:
     """A subquery with the columns of `events`. where: which rows are looked at; a run's seq is that of its last."""
+    # From the newest of each session back: what was packed long ago may still stand in `fresh`, and is not looked at.
     fresh = (
-        f"select {', '.join(f'fresh.{name}' for name in _COLUMNS.split(', '))} from fresh "
-        "join hot on hot.session_id = fresh.session_id where fresh.seq > hot.last_seq - hot.fresh"
+        "with recursive chain(n) as (select head from hot where head is not null union all "
+        "select prior from chain join fresh using (n) where prior is not null) "
+        f"select {_COLUMNS} from chain join fresh using (n)"
     )
     return (
         f"(select {_COLUMNS} from events where run_length = 0 and {where} "

@@ -28,7 +28,8 @@ def measure(bench: Bench) -> Iterator[Figures]:
     for run in bench.each_run():
         each = _shared(bench, service, max(50, round(SHARED * bench.scale)))
         found[run] |= {"KiB each, shared": each / 1024, "per GiB, shared": GIB / each}
-    service = bench.service_with()
+    # As many awake as there may have to be: an actor outlives its session by a while, and run follows run.
+    service = bench.service_with(actors_max=64)
     for run in bench.each_run():
         each = _hibernated(bench, service, max(100, round(HIBERNATED * bench.scale)))
         found[run] |= {"KiB each, hibernated, connected": each / 1024, "per GiB, hibernated, connected": GIB / each}
