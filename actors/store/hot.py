@@ -61,15 +61,9 @@ INSERT_RUNS = (
     "last_insert_rowid() - ?2 + 1 + key, value->>9, value->>7 from jsonb_each(?1)"
 )
 _PACKED = "update hot set head = null, fresh = 0 where session_id in (select value from json_each(?))"
-_NOT_YET = (
-    "select distinct h.session_id, h.head from fresh as f join hot as h on h.session_id = f.session_id "
-    "where f.n <= ? and f.seq > h.last_seq - h.fresh"
-)
-
-_BEFORE = (
-    "select min(f.n) from fresh as f join hot as h on h.session_id = f.session_id "
-    "where f.n <= ? and f.seq > h.last_seq - h.fresh and f.session_id in (select value from json_each(?))"
-)
+_LEFT = "from fresh as f join hot as h on h.session_id = f.session_id where f.n <= ? and f.seq > h.last_seq - h.fresh"
+_NOT_YET = f"select distinct h.session_id, h.head {_LEFT}"
+_FIRST_LEFT = f"select min(f.n) {_LEFT} and f.session_id in (select value from json_each(?))"
 
 
 class Run(NamedTuple):
@@ -104,14 +98,15 @@ class Hot:
         head, last_seq, execution_id, acked_seq, service_ms, at_ms = found[0]
         if head is not None:
             self.pack([head])
-        c.execute("update sessions set last_seq = ? where id = ?", (last_seq, session_id))
+        n = c.execute("update sessions set last_seq = ? where id = ?", (last_seq, session_id)).rowcount
         # A heartbeat may have said later that the execution goes on.
-        c.execute(
+        n += c.execute(
             "update executions set acked_seq = ?1, "
             "last_progress_at_ms = iif(last_progress_service_ms > ?2, last_progress_at_ms, ?3), "
             "last_progress_service_ms = max(last_progress_service_ms, ?2) where session_id = ?4 and id = ?5",
             (acked_seq, service_ms, at_ms, session_id, execution_id),
-        )
+        ).rowcount
+        expect(n == 2, f"session {session_id} or its execution {execution_id} is gone while it was being written to")
 
     def pack(self, newest: Sequence[int], sessions: Sequence[str] = ()) -> None:
         """Into `events`, a run for each session, by the number of its newest; the caller says of which sessions the
@@ -158,7 +153,7 @@ class Hot:
             whole = [run.session_id for run in runs]
             if len(whole) < len(left):  # a store that is not sound: its session says so, and holds up nobody else
                 broken = text([session_id for session_id in left if session_id not in whole])
-                upto = c.execute(_BEFORE, (upto, broken)).fetchone()[0] - 1
+                upto = c.execute(_FIRST_LEFT, (upto, broken)).fetchone()[0] - 1
             self.write_runs(runs)
             c.execute(_PACKED, (text(whole),))
         c.execute("delete from fresh where n <= ?", (upto,))

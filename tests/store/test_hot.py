@@ -104,6 +104,14 @@ def test_who_forgets_to_settle_is_refused(world: World) -> None:
     world.store._c.execute("update sessions set link = 'offline'")
 
 
+def test_numbers_that_find_no_row_are_an_error(world: World) -> None:
+    Told(world).append(said("output", 1))
+    world.store._c.execute("delete from executions")
+    with pytest.raises(BrokenExpectation):
+        world.store._alone(lambda: world.store.settle("s"))
+    assert rows_of(world, "hot") == 1
+
+
 def test_a_fenced_item_finds_no_warm_place(world: World) -> None:
     """The row in `hot` knows the epoch and the execution it was made for."""
     told = Told(world)
