@@ -331,12 +331,12 @@ def test_a_chain_with_a_hole_holds_up_nobody_else(world: World, monkeypatch: pyt
 
 
 def test_many_sessions_share_a_page_where_each_had_three(world: World) -> None:
-    """The point of it all: what a commit writes. 100 sessions of one event each."""
-    names = [f"s{n}" for n in range(100)]
+    """The point of it all: what a commit writes. 100 sessions of one event each, whose logs have pages of their own."""
+    names = crowd(world, 100)
     for name in names:
-        world.running("e1", name, input={"prompt": "x" * 300})
+        world.append(world.item(2, 8, connection=f"con_{name}", text="x" * 600))
     wal = world.path.with_name(world.path.name + "-wal")
-    for k in range(2, 5):
+    for k in range(10, 13):
         world.store._c.execute("pragma wal_checkpoint(truncate)")
         world.append(*(world.item(k, connection=f"con_{name}") for name in names))
     written = wal.stat().st_size // (4096 + 24)
