@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, Protocol
 
-from actors.protocol.defaults import FEED_BYTES, FEED_EVENTS, PAGE_EVENTS
+from actors.protocol.defaults import FEED_BYTES, FEED_EVENTS, FEED_GROUP_BYTES, PAGE_EVENTS
 from actors.protocol.errors import HoldfastError
 from actors.store.contract import Page, Spelled
 
@@ -139,6 +139,7 @@ class Feed:
         *,
         limit: int = FEED_EVENTS,
         limit_bytes: int = FEED_BYTES,
+        limit_group: int = FEED_GROUP_BYTES,
         ahead: Slots | None = None,
     ) -> None:
         """ahead: shared by all feeds; without it every page is read when it is wanted."""
@@ -154,6 +155,7 @@ class Feed:
         self._newest: Sequence[Entry] = ()  # the batch at the ring's end, as it was published
         self._bytes = 0
         self._limit, self._limit_bytes = limit, limit_bytes
+        self._limit_group = max(limit_bytes, limit_group)
         self._group: int | None = None
         self._group_events = 0
         self._joined: dict[tuple[int, int], bytes] = {}
@@ -171,23 +173,28 @@ class Feed:
         self._newest = entries
         n = len(entries)
         self._bytes += len(entries[0].fragment) if n == 1 else sum([len(e.fragment) for e in entries])
-        # The newest group is kept whole while it has room in bytes: whoever follows live reads it from here, not from
-        # the store, however large it was. (Between two batches of one group nobody reads, unless a narrowed gap is told
-        # there.)
+        # The newest group is kept whole, within a bound of its own: whoever follows live reads it from here and not from
+        # the store, which would cost more than all the rest of an event's way. (Between two batches of one group nobody
+        # reads, unless a narrowed gap is told there.)
         if group is None or group != self._group:
             self._group, self._group_events = group, n
         else:
             self._group_events += n
         if len(ring) > self._limit or self._bytes > self._limit_bytes:
-            keep = max(self._limit, self._group_events)
-            while len(ring) > keep or self._bytes > self._limit_bytes:
-                self._bytes -= len(ring.popleft().fragment)
-            if n > len(ring):
-                self._newest = ()
+            self._trim(self._group_events)
         if group is None:
             self.advance(last)
         elif last > self.head:
             self.head = last
+
+    def _trim(self, newest: int) -> None:
+        """To the bounds of the tail; so many of the newest only to that of a group."""
+        ring, size, keep = self._ring, self._bytes, max(self._limit, newest)
+        while (n := len(ring)) > keep or (size > self._limit_bytes and (n > newest or size > self._limit_group)):
+            size -= len(ring.popleft().fragment)
+        self._bytes = size
+        if len(self._newest) > len(ring):
+            self._newest = ()
 
     def _clear(self) -> None:
         self._ring.clear()
@@ -223,6 +230,12 @@ class Feed:
     def wake(self) -> None:
         for subscriber in self.subscribers:
             subscriber.wake()
+        self.shed()
+
+    def shed(self) -> None:
+        """What was kept for the readers of a long group, when all have it."""
+        if self._bytes > self._limit_bytes and all(one.cursor >= self.head for one in self.subscribers):
+            self._trim(0)
 
     def ephemeral(self, execution_id: str, text: str) -> None:
         for subscriber in self.subscribers:
@@ -386,6 +399,7 @@ class Subscription:
             if self._fleeting:
                 return Ephemeral(self._fleeting.popleft())
             self.stir.clear()
+            self.feed.shed()
             self._resting = True
             try:
                 await self.stir.wait()

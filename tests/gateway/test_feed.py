@@ -177,6 +177,50 @@ async def test_what_is_published_in_one_group_stands_in_the_ring_until_the_next_
     assert len(feed.after(30)) == 5 and feed.after(29) == (), "then it is trimmed to what it may hold"
 
 
+def held(feed: Feed) -> int:
+    """Bytes, counted and not believed."""
+    assert feed._bytes == sum(len(e.fragment) for e in feed._ring)
+    return feed._bytes
+
+
+@pytest.mark.parametrize("batches", [1, 8])
+async def test_a_group_longer_than_the_tail_is_kept_until_its_live_readers_have_it(batches: int) -> None:
+    log = Log(1)
+    feed = log.feed(limit=5, limit_bytes=50, limit_group=400)
+    quick, late = subscribe(feed, log), subscribe(feed, log)
+    await told(quick, 1)
+    await told(late, 1)
+    for _ in range(batches):
+        feed.publish(log.grow(32 // batches), group=1)
+    reads = log.reads
+    assert 50 < held(feed) <= 400
+    feed.wake()
+    assert seqs(await told(quick, 1)) == list(range(2, 34))
+    feed.wake()
+    assert 50 < held(feed), "one of them has not had it"
+    assert seqs(await told(late, 1)) == list(range(2, 34)) and log.reads == reads
+    assert await idle(late), "and goes to rest: nobody publishes any more"
+    assert held(feed) <= 50 and [e.seq for e in feed.after(28)] == [29, 30, 31, 32, 33] and feed.after(27) == ()
+
+
+async def test_a_group_has_its_bound_too_and_only_the_newest_is_one() -> None:
+    log = Log(1)
+    feed = log.feed(limit=5, limit_bytes=50, limit_group=100)
+    stalled = subscribe(feed, log)
+    for group in range(1, 4):
+        for _ in range(8):
+            feed.publish(log.grow(4), group=group)
+            assert held(feed) <= 100
+        feed.wake()
+        assert held(feed) > 50, "the stalled one may come for it"
+    feed.publish(log.grow(1), group=4)
+    assert held(feed) <= 50, "what it is kept for is the newest group"
+    heard: list[Any] = []
+    while stalled.cursor < len(log.rows):
+        heard += await told(stalled, 1)
+    assert seqs(heard) == list(range(2, len(log.rows) + 1)), "and from the store it has all the rest"
+
+
 @pytest.mark.parametrize(
     ("wanted", "reason"),
     [

@@ -566,6 +566,22 @@ CATALOGUE: Final[tuple[Mutant, ...]] = (
         (FEED + "test_behind_a_cursor_stands_exactly_what_comes_next_or_nothing",),
     ),
     Mutant(
+        "a long group is kept when everybody has it",
+        "G11",
+        "actors/gateway/feed.py",
+        "if self._bytes > self._limit_bytes and all(one.cursor >= self.head for one in self.subscribers):",
+        "if False:",
+        (FEED + "test_a_group_longer_than_the_tail_is_kept_until_its_live_readers_have_it",),
+    ),
+    Mutant(
+        "a group has no bound of its own",
+        "G11",
+        "actors/gateway/feed.py",
+        "(n > newest or size > self._limit_group)",
+        "(n > newest)",
+        (FEED + "test_a_group_has_its_bound_too_and_only_the_newest_is_one",),
+    ),
+    Mutant(
         "what comes after a close is taken all the same",
         "G6",
         "actors/gateway/wire.py",
