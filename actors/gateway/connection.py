@@ -61,15 +61,26 @@ class Connection(Peer):
 
     def take(self, item: Item) -> None:
         """Called by the reader for each frame, in order."""
+        if self._put(item) and not self._pump_soon:
+            self._pump_soon = True
+            self.door.soon(self._pump)
+
+    def take_all(self, items: list[Item]) -> None:
+        """What follows each other seamlessly becomes one item of the group."""
+        if sum([self._put(item) for item in items]):
+            self._pump()
+
+    def _put(self, item: Item) -> bool:
+        """Into the lane; False: there is nothing new in it."""
         if self.over:
-            return
+            return False
         self.seen = self._frame_came = True
         if type(item) is not Records:
             if isinstance(item, Beat):
                 self.progressed |= item.busy
-                return
+                return False
             if isinstance(item, Fleeting) and self._held > self._held_max // 2:
-                return  # ephemeral is dropped first
+                return False  # ephemeral is dropped first
         lane = self._lane
         lane.append(item)
         self._held += item.size
@@ -77,11 +88,8 @@ class Connection(Peer):
             telemetry.emit("ingest.window_ignored", session_id=self.session_id, held_bytes=self._held)
             self.say_error("invalid_frame", "far more than window_bytes in flight")
             self.end(CLOSE["protocol_error"], "window ignored")
-            return
-        # Once per wake-up of the loop: frames that were read together become one item of the group.
-        if not self._pump_soon:
-            self._pump_soon = True
-            self.door.soon(self._pump)
+            return False
+        return True
 
     def _pump(self) -> None:
         self._pump_soon = False

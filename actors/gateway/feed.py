@@ -173,9 +173,9 @@ class Feed:
         self._newest = entries
         n = len(entries)
         self._bytes += len(entries[0].fragment) if n == 1 else sum([len(e.fragment) for e in entries])
-        # The newest group is kept whole, within a bound of its own: whoever follows live reads it from here and not from
-        # the store, which would cost more than all the rest of an event's way. (Between two batches of one group nobody
-        # reads, unless a narrowed gap is told there.)
+        # The newest group is kept whole, within a bound of its own: whoever follows live reads it from here, and not
+        # from the store, which would cost more than all the rest of an event's way. (Between two batches of one group
+        # nobody reads, unless a narrowed gap is told there.)
         if group is None or group != self._group:
             self._group, self._group_events = group, n
         else:

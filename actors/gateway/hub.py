@@ -46,7 +46,7 @@ class Hub:
             feed.advance(done.first_seq)  # the store narrowed it: only the store knows its words
             return
         eid, first = item.execution_id, done.first_seq
-        words = rows.fragments(first, eid, item.first + done.skipped, events)
+        words = done.words or rows.fragments(first, eid, item.first + done.skipped, events)
         types = [event[0] for event in events]
         feed.publish(entries_of(zip(itertools.count(first), types, itertools.repeat(eid), words)), self._group)
         self._fresh[feed] = None

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from actors.gateway.auth import MAY_INGEST
 from actors.gateway.connection import Connection
-from actors.gateway.decode import Control, decode
+from actors.gateway.decode import Control, decode, decode_all
 from actors.gateway.entrance import check_entry
 from actors.gateway.sockets import PeerSockets
 from actors.gateway.wire import Wire
@@ -29,6 +29,9 @@ class Ingest(PeerSockets):
 
     def decode(self, raw: bytes) -> Any:
         return decode(raw)
+
+    def decode_all(self, raws: list[bytes]) -> list[Any]:
+        return decode_all(raws)
 
     def is_hello(self, item: Any) -> bool:
         return isinstance(item, Control) and isinstance(item.frame, frames.Hello)

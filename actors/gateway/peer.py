@@ -53,6 +53,11 @@ class Peer:
         """Called by the reader for each frame, in order. Never raises, never waits."""
         raise NotImplementedError
 
+    def take_all(self, items: list[Any]) -> None:
+        """The same for frames that were read together."""
+        for item in items:
+            self.take(item)
+
     def closed(self, code: int | None, reason: str, error: str) -> Request:
         """How the end of this connection is told to its subject."""
         raise NotImplementedError

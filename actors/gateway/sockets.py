@@ -9,7 +9,8 @@ that is the one table that such a peer reads.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
 from aiohttp import WSMessage, WSMsgType, web
 
@@ -32,7 +33,31 @@ CLOSE_OF_ERROR = {
     410: CLOSE["session_closed"],
     429: CLOSE["rate_limited"],
 }
+TOGETHER_BYTES: Final = 256 << 10  # one read of the loop's; more is not waited for
 _GONE = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR)
+
+
+class Together:
+    """Frames that came in one turn of the loop: decoded and taken together, when it has read all there was."""
+
+    def __init__(self, peer: Peer, decode_all: Callable[[list[bytes]], list[Any]]) -> None:
+        self._peer, self._decode_all = peer, decode_all
+        self._raws: list[bytes] = []
+        self._size = 0
+
+    def add(self, raw: bytes) -> None:
+        raws = self._raws
+        if not raws:
+            self._peer.door.soon(self.give)
+        raws.append(raw)
+        self._size += len(raw)
+        if self._size > TOGETHER_BYTES:
+            self.give()
+
+    def give(self) -> None:
+        if self._raws:
+            raws, self._raws, self._size = self._raws, [], 0
+            self._peer.take_all(self._decode_all(raws))
 
 
 class PeerSockets:
@@ -48,6 +73,10 @@ class PeerSockets:
     def decode(self, raw: bytes) -> Any:
         """Never raises: what is not usable is a Wrong."""
         raise NotImplementedError
+
+    def decode_all(self, raws: list[bytes]) -> list[Any]:
+        """Frames that were read together. Never raises."""
+        return [self.decode(raw) for raw in raws]
 
     def is_hello(self, item: Any) -> bool:
         raise NotImplementedError
@@ -117,12 +146,13 @@ class PeerSockets:
 
     async def _read(self, ws: Frames, peer: Peer) -> tuple[int | None, str]:
         """Until the socket ends; returns how. Text frames go to the peer as they are read from the line."""
-        wire, take, decode = peer.wire, peer.take, self.decode
+        wire, together = peer.wire, Together(peer, self.decode_all)
 
         def heard(raw: bytes) -> None:
             if wire.heard(len(raw)):
-                take(decode(raw))
+                together.add(raw)
             else:
+                together.give()
                 peer.too_much()  # what came before is applied; this frame is not, and its ack will not come
 
         ws.listen(heard)

@@ -322,9 +322,10 @@ def _beside(placed: Sequence[Placed]) -> tuple[str, bytes]:
 
 def _in_runs(item: AppendItem, at: Appended, wall_ms: int) -> Iterator[Run]:
     ahead = item.first - at.first_seq
+    at.words = words = rows.fragments(at.first_seq, item.execution_id, item.first, item.events)
     for k in range(0, len(item.events), RUN_EVENTS):
         events = item.events[k : k + RUN_EVENTS]
         n, seq = len(events), at.first_seq + k
-        types, words = rows.run(seq, item.execution_id, seq + ahead, events)
+        types, joined = rows.run(events, words[k : k + RUN_EVENTS])
         last, ts_ms = seq + n - 1, events[-1].ts_ms
-        yield Run(item.session_id, last, item.execution_id, last + ahead, types, ts_ms, wall_ms, n, words)
+        yield Run(item.session_id, last, item.execution_id, last + ahead, types, ts_ms, wall_ms, n, joined)

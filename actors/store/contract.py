@@ -85,6 +85,7 @@ class Appended:
     count: int
     acked_seq: int
     skipped: int = 0  # leading records that stood already
+    words: Sequence[str] = field(default=(), compare=False)  # of each event on the stream, if the store spelled them
 
 
 @dataclass(frozen=True, slots=True)

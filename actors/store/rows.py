@@ -98,10 +98,11 @@ def fragment(seq: int, execution_id: str | None, exec_seq: int | None, type: str
     )
 
 
-def run(seq: int, execution_id: str, exec_seq: int, events: Sequence[EncodedEvent]) -> tuple[str, bytes]:
-    """Events that stand in one row: its `type` and its words. No spelling of an event has a line end in it."""
+def run(events: Sequence[EncodedEvent], words: Sequence[str]) -> tuple[str, bytes]:
+    """Events that stand in one row, and their `fragments`: its `type` and its words. No spelling of an event has a line
+    end in it."""
     types = dict.fromkeys([event.type for event in reversed(events)])  # the last one's type first
-    return f" {' '.join(reversed(types))} ", "\n".join(fragments(seq, execution_id, exec_seq, events)).encode()
+    return f" {' '.join(reversed(types))} ", "\n".join(words).encode()
 
 
 def last_type(type: str) -> str:

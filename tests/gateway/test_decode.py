@@ -10,9 +10,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from actors.gateway.decode import Bad, Beat, Control, Fleeting, Ready, Records, Wrong, decode, strict_loads
+from actors.gateway import decode as module
+from actors.gateway.decode import (
+    Bad,
+    Beat,
+    Control,
+    Fleeting,
+    Item,
+    Ready,
+    Records,
+    Wrong,
+    decode,
+    decode_all,
+    strict_loads,
+)
 from actors.protocol import frames
 from actors.protocol.codes import RESERVED_PREFIXES
+from actors.protocol.defaults import EVENTS_PER_FRAME
 
 GOOD = {"type": "output", "ts_ms": 1, "data": {"text": "x"}}
 
@@ -156,3 +170,98 @@ def test_a_whole_document_keeps_the_same_rules() -> None:
     ):
         with pytest.raises(ValueError):
             strict_loads(bad)
+
+
+# ---------------------------------------------------------------- frames that were read together
+
+
+def joined(items: list[Item]) -> list[Item]:
+    """Neighbours that go on where the one before them ended, as one."""
+    found: list[Item] = []
+    for item in items:
+        last = found[-1] if found else None
+        if (
+            isinstance(item, Records)
+            and isinstance(last, Records)
+            and not (item.gap or item.tail or last.gap or last.tail)
+            and (item.execution_id, item.first) == (last.execution_id, last.last + 1)
+        ):
+            found[-1] = Records(
+                item.execution_id, last.first, item.last, last.events + item.events, last.size + item.size
+            )
+        else:
+            found.append(item)
+    return found
+
+
+# What is no JSON, or only together with its neighbours; what only the lenient reader can tell; what is no object.
+odd = st.sampled_from(
+    [
+        b"", b" ", b"{", b"}", b"[", b"]", b'{"x":[1', b"2]}", b'{"type":"ready"},{"type":"ready"}', b"1", b"null",
+        b'"', b"\xff", b'{"type":"ready"}', b'{"type":"heartbeat"}', b' {"type":"ready"} ', b"\xc3", b"\xa4",
+        raw(events=[GOOD | {"data": {"n": "@"}}]).replace(b'"@"', b"18446744073709551616"),
+        raw(events=[GOOD | {"data": {"n": "@"}}]).replace(b'"@"', b"1e30"),
+        raw(events=[GOOD | {"data": {"n": "@"}}]).replace(b'"@"', b"NaN"),
+        raw(events=[GOOD | {"data": {"@": 1}}]).replace(b"@", rb"\udc00"),
+        raw(events=[GOOD, GOOD | {"ts_ms": None}]),
+        b'{"type":"gap","execution_id":"e","seq":3,"to_seq":3,"reason":"trimmed"}',
+        b'{"type":"started","execution_id":"e","seq":1}',
+    ]
+)  # fmt: skip
+numbered = st.builds(
+    lambda eid, seq, n, extra: json.dumps(
+        {"type": "events", "execution_id": eid, "seq": seq, "events": [GOOD] * n} | extra
+    ).encode(),
+    st.sampled_from(["e", "f"]),
+    st.integers(1, 5),
+    st.integers(1, 3),
+    st.just({})
+    | st.dictionaries(st.sampled_from(["type", "execution_id", "seq", "events", "more"]), mixed, max_size=1),
+)
+
+
+@st.composite
+def flowing(draw: st.DrawFn) -> list[bytes]:
+    """Mostly what a wrapper says, one behind the other, with a stranger between now and then."""
+    seq, raws = 1, list[bytes]()
+    for n in draw(st.lists(st.integers(1, 3), max_size=12)):
+        raws.append(raw(seq=seq, events=[GOOD] * n))
+        seq += n
+        raws += draw(st.lists(odd | numbered, max_size=1))
+    return raws
+
+
+@given(flowing() | st.lists(odd | numbered, min_size=1, max_size=8), st.sampled_from([2, 3, 64]))
+@settings(max_examples=600, deadline=None)
+def test_frames_read_together_are_what_each_is_by_itself(raws: list[bytes], at_once: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_AT_ONCE", at_once)
+        together = decode_all(raws) if raws else []
+    assert joined(together) == joined([decode(one) for one in raws])
+
+
+def test_frames_that_follow_each_other_are_one() -> None:
+    raws = [raw(seq=n, events=[GOOD]) for n in range(1, 41)]
+    (item,) = decode_all(raws)
+    assert isinstance(item, Records)
+    assert (item.first, item.last, len(item.events), item.size) == (1, 40, 40, sum(map(len, raws)))
+
+
+def test_frames_together_are_no_longer_than_one_may_be() -> None:
+    half = EVENTS_PER_FRAME // 2
+    raws = [raw(seq=1 + k * half, events=[GOOD] * half) for k in range(3)]
+    items = [item for item in decode_all(raws) if isinstance(item, Records)]
+    assert [(item.first, len(item.events)) for item in items] == [(1, 2 * half), (1 + 2 * half, half)]
+
+
+def test_no_frame_can_lend_another_its_end() -> None:
+    """(Who knew the word between them could: it is drawn anew in each process and never said.)"""
+    between = f',"{module._WORD}",'.encode()
+    opened, closed = raw(events=[GOOD])[:-2], b"]}"
+    for raws in (
+        [opened, closed],
+        [raw() + b",1", raw()],
+        [b"[1", b"2]", raw()],
+        [raw() + between + raw(), raw()],
+    ):
+        assert decode_all(raws) == [decode(one) for one in raws], raws

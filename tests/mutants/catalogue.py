@@ -17,6 +17,7 @@ INGEST = "tests/gateway/test_ingest.py::"
 COMMIT = "tests/gateway/test_commit_first.py::"
 BARRIER = "tests/gateway/test_order_barrier.py::"
 FEED = "tests/gateway/test_feed.py::"
+DECODE = "tests/gateway/test_decode.py::"
 LINK = "tests/wrapper/test_link.py::"
 SPOOL = "tests/wrapper/test_spool.py::"
 NAMED = "tests/wrapper/test_references.py::"
@@ -564,6 +565,30 @@ CATALOGUE: Final[tuple[Mutant, ...]] = (
         "if newest and newest[0].seq == cursor + 1 and len(newest) <= len(ring):",
         "if newest and len(newest) <= len(ring):",
         (FEED + "test_behind_a_cursor_stands_exactly_what_comes_next_or_nothing",),
+    ),
+    Mutant(
+        "a frame is added to the one before it wherever it begins",
+        "G2",
+        "actors/gateway/decode.py",
+        "            seq != run.last + 1\n            or type",
+        "            type",
+        (DECODE + "test_frames_read_together_are_what_each_is_by_itself",),
+    ),
+    Mutant(
+        "a frame is added to the one before it whoever's it is",
+        "G2",
+        "actors/gateway/decode.py",
+        'or frame["execution_id"] != run.execution_id',
+        "or False",
+        (DECODE + "test_frames_read_together_are_what_each_is_by_itself",),
+    ),
+    Mutant(
+        "frames read together are taken for what they are only together",
+        "G2",
+        "actors/gateway/decode.py",
+        "if len(found) != 2 * len(raws) - 1 or found[1::2].count(_WORD) != len(raws) - 1:",
+        "if len(frames_) != len(raws):",
+        (DECODE + "test_no_frame_can_lend_another_its_end",),
     ),
     Mutant(
         "a long group is kept when everybody has it",

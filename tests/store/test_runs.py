@@ -44,6 +44,7 @@ class Told:
             AppendItem(session_id, "con_1", epoch, "e1", self.acked + 1, len(events), events, instance)
         )
         words = rows.fragments(done.first_seq, "e1", self.acked + 1, events)
+        assert list(done.words) in ([], words), "whoever tells the watchers is not told otherwise"
         self.acked += len(events)
         self.events += [
             (seq, e.type, "e1", text) for seq, (e, text) in enumerate(zip(events, words, strict=True), done.first_seq)
@@ -269,7 +270,7 @@ def test_what_looks_like_a_type_inside_an_event_is_not_one() -> None:
 
 
 def _types(events: Sequence[str]) -> str:
-    return rows.run(1, "e1", 1, [EncodedEvent(name, 1, "{}") for name in events])[0]
+    return rows.run([EncodedEvent(name, 1, "{}") for name in events], [])[0]
 
 
 def test_a_run_says_its_types_once_and_the_last_ones_last() -> None:
