@@ -313,7 +313,8 @@ class Store(Protocol):
         group (nothing happened) or StorageBroken."""
 
     def tick(self, gateway_id: str) -> int:
-        """Advances service time (DESIGN §2.7) and the gateway's own row; returns the service time in ms."""
+        """Advances service time (DESIGN §2.7) and the gateway's own row; returns the service time in ms. Raises
+        StorageBroken if the row is gone: another gateway has opened, and this one lets nobody in any more."""
 
     def register_gateway(self, gateway_id: str, pid: int, pid_started: int, url: str) -> list[tuple[str, str]]:
         """A new door opens; returns (session_id, connection_id) of every connection that a dead gateway still holds."""

@@ -244,7 +244,10 @@ class SqliteStore(Webhooks, Retention, OrderReads, Replay, Enrolments, Appends, 
             "update service_clock set t_ms = t_ms + min(max(? - wall_ms, 0), ?), wall_ms = ? returning t_ms",
             (now, step, now),
         ).fetchall()
-        self._c.execute("update gateways set seen_at_ms = ? where id = ?", (now, gateway_id))
+        if not self._c.execute("update gateways set seen_at_ms = ? where id = ?", (now, gateway_id)).rowcount:
+            # Another process has taken our place, and ours would never be given back: every connect is refused, for
+            # "this gateway is gone". (The data directory's lock should not let it come to this.)
+            raise StorageBroken(f"gateway {gateway_id} is not registered any more")
         return int(row[0][0])
 
     def register_gateway(self, gateway_id: str, pid: int, pid_started: int, url: str) -> list[tuple[str, str]]:

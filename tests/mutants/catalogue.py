@@ -591,6 +591,14 @@ CATALOGUE: Final[tuple[Mutant, ...]] = (
         (DECODE + "test_no_frame_can_lend_another_its_end",),
     ),
     Mutant(
+        "a gateway whose place another has taken goes on",
+        "G12",
+        "actors/store/sqlite.py",
+        'if not self._c.execute("update gateways set seen_at_ms = ? where id = ?", (now, gateway_id)).rowcount:',
+        'if self._c.execute("update gateways set seen_at_ms = ? where id = ?", (now, gateway_id)).rowcount < 0:',
+        ("tests/store/test_sessions.py::test_a_gateway_whose_place_another_has_taken_is_told_to_end",),
+    ),
+    Mutant(
         "a long group is kept when everybody has it",
         "G11",
         "actors/gateway/feed.py",

@@ -10,7 +10,7 @@ import pytest
 from actors.law import requests as rq
 from actors.law.effects import Acked, CloseSocket, Connected, Directed, Done, Fenced, Nacked, RefuseConnection
 from actors.law.model import Limits
-from actors.protocol.errors import HoldfastError
+from actors.protocol.errors import HoldfastError, StorageBroken
 from actors.protocol.ids import ulid
 from actors.store.contract import Appended, AppendRefused, IdempotencyKey
 from tests.world import LIMITS, World
@@ -730,6 +730,16 @@ def test_a_connect_through_a_dead_gateway_owns_nothing(world: World) -> None:
     late = world.connect("con_2", attempt=2, executions=(rq.Reported("e1", "running", 1, 1),))
     assert isinstance(late.answer, RefuseConnection) and late.answer.code == 1012
     assert world.store.session("s")["link"]["connection_id"] == "con_1"
+
+
+def test_a_gateway_whose_place_another_has_taken_is_told_to_end(world: World) -> None:
+    """Otherwise it goes on accepting sockets, and refuses every connect for ever."""
+    world.store.register_gateway("gw_2", 2, 2, "http://127.0.0.1:2")
+    before = world.store.service_ms_now()
+    with pytest.raises(StorageBroken, match="gw_1"):
+        world.store.tick("gw_1")
+    assert world.store.service_ms_now() == before, "and time is not its own to move"
+    world.store.tick("gw_2")
 
 
 def test_an_old_connect_that_comes_again_never_takes_over(world: World) -> None:
