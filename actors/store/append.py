@@ -87,16 +87,14 @@ INSERT_FRESH = (
     f"select {', '.join(f'value->>{k}' for k in range(8))}, ?2, value->>8 from jsonb_each(?1)"
 )
 INSERT_FRESH_ONE = f"insert into fresh (n, prior, {rows.EVENT_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-# The common table is materialized so that what an item's events share is taken out of the text once. Long events travel
-# beside the text, end to end, and the text says where each begins: 16 KiB of output inside it would be escaped, read,
-# unescaped (113 µs an event, and 57 so); for 40 bytes the text is the quicker (3.0 µs, and 3.8 so).
-INSERT_LONG = (
-    "with item as materialized (select value->>0 as sid, value->>1 as seq, value->>2 as eid, value->>3 as number, "
-    "value->'$[4]' as events from json_each(?1)) "
-    f"insert into events ({rows.EVENT_COLUMNS}) select sid, seq + e.key, eid, number + e.key, "
-    "e.value->>0, e.value->>1, ?2, cast(substr(?3, e.value->>2, e.value->>3) as text) "
-    "from item, json_each(item.events) as e"
-)
+# Long events are parameters, a power of two of rows at a time: inside a text 16 KiB of output would be escaped, read
+# and unescaped, and in one blob beside it copied four times more. One statement for many of them all the same, because
+# the interpreter is handed over once for each.
+INSERT_LONG = {
+    n: f"insert into events ({rows.EVENT_COLUMNS}) values {', '.join(['(?, ?, ?, ?, ?, ?, ?, ?)'] * n)}"
+    for n in (128, 64, 32, 16, 8, 4, 2, 1)
+}
+LONG_COLUMNS: Final = 8
 LONG_BYTES: Final = 512  # on average
 FEW_EVENTS: Final = 8  # of one item: fewer wait for more of their kind, as many are a run
 TEXT_BYTES: Final = 1 << 20  # of rows handed to one insert: bounds what a group needs twice in memory
@@ -218,16 +216,18 @@ class Appends(Hot):
             self.sweep_fresh(limit=(newest - first + 1 + SWEEP_ROWS) * 5 // 4)
 
     def _write_long(self, placed: Sequence[Placed], wall_ms: int) -> None:
-        item, at = placed[0]
-        if len(placed) == len(item.events) == 1:
-            event = item.events[0]
-            self._c.execute(
-                rows.INSERT_EVENT,
-                (item.session_id, at.first_seq, item.execution_id, item.first, *event[:2], wall_ms, event.data),
-            )
-        else:
-            table, bodies = _beside(placed)
-            self._c.execute(INSERT_LONG, (table, wall_ms, bodies))
+        values: list[Any] = []
+        for item, at in placed:
+            sid, eid, seq, exec_seq = item.session_id, item.execution_id, at.first_seq, item.first
+            for type_, ts_ms, data in item.events:
+                values += (sid, seq, eid, exec_seq, type_, ts_ms, wall_ms, data)
+                seq, exec_seq = seq + 1, exec_seq + 1
+        begin, left = 0, len(values) // LONG_COLUMNS
+        for n, sql in INSERT_LONG.items():
+            while left >= n:
+                end = begin + n * LONG_COLUMNS
+                self._c.execute(sql, values[begin:end])
+                begin, left = end, left - n
 
     def _why(self, item: AppendItem) -> AppendRefused | Apply:
         columns = ", ".join(rows.SESSION_COLUMNS)
@@ -303,21 +303,6 @@ def _portions(placed: Iterable[Placed]) -> Iterator[list[Placed]]:
             held, size = [], 0
     if held:
         yield held
-
-
-def _beside(placed: Sequence[Placed]) -> tuple[str, bytes]:
-    """The rows with the place and the length of each body, and the bodies."""
-    table: list[Any] = []
-    bodies: list[bytes] = []
-    begins = 1  # as SQL counts
-    for item, at in placed:
-        events: list[tuple[str, int, int, int]] = []
-        for e in item.events:
-            bodies.append(body := e.data.encode())
-            events.append((e.type, e.ts_ms, begins, len(body)))
-            begins += len(body)
-        table.append((item.session_id, at.first_seq, item.execution_id, item.first, events))
-    return text(table), b"".join(bodies)
 
 
 def _in_runs(item: AppendItem, at: Appended, wall_ms: int) -> Iterator[Run]:

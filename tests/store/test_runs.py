@@ -150,6 +150,26 @@ def test_short_events_of_one_item_are_rows_of_so_many_and_others_have_their_own(
     assert words_kept(world) == 3
 
 
+@pytest.mark.parametrize("n", [1, 2, 7, 31, 32, 33, 127, 128, 129, 300])
+def test_so_many_long_events_at_once_are_all_there_and_each_in_its_place(world: World, n: int) -> None:
+    """They are inserted a power of two at a time."""
+    for s in "ab":
+        world.running("e1", s)
+    made = []
+    for s in "ab":
+        sid, epoch, instance = world.connections[f"con_{s}"]
+        events = tuple(said("output" if k % 2 else "note", k, s * LONG_BYTES) for k in range(n))
+        made.append(AppendItem(sid, f"con_{s}", epoch, "e1", 2, n, events, instance))
+    firsts = [done.first_seq for done in world.append(*made)]
+    for item, first in zip(made, firsts, strict=True):
+        found = world.store._c.execute(
+            "select seq, execution_id, exec_seq, type, ts_ms, data from events where session_id = ? and seq >= ? "
+            "order by seq",
+            (item.session_id, first),
+        ).fetchall()
+        assert found == [(first + k, "e1", 2 + k, *event) for k, event in enumerate(item.events)]
+
+
 def test_items_of_a_group_have_their_own_words(world: World) -> None:
     """The words travel apart from their rows, and are told apart by number."""
     made: list[AppendItem] = []

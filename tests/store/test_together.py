@@ -100,7 +100,7 @@ def test_decisions_between_items_are_made_in_the_order_of_the_group(three: World
 
 @pytest.mark.parametrize("long", [1, 4 * LONG_BYTES])
 def test_whatever_a_text_may_hold_is_stored_word_for_word(three: World, long: int) -> None:
-    """The rows travel to SQLite as one JSON text, long ones beside it: what is in them is not touched on the way."""
+    """The rows travel to SQLite as one JSON text, long ones as parameters: nothing of it is touched."""
     said = (
         '{"text":"\\u0000 \\"quoted\\" \\\\ zß水🍌\\u2028 </script>"}',
         '{"text":"' + "水🍌" * long + '"}',
