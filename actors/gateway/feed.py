@@ -34,6 +34,11 @@ class Entry(NamedTuple):
     fragment: str
 
 
+def _size(entries: Iterable[Entry]) -> int:
+    """Bytes on the wire."""
+    return sum([len(text) if text.isascii() else len(text.encode()) for _, _, _, text in entries])
+
+
 def entries_of(rows: Iterable[tuple[int, str, str | None, str]]) -> list[Entry]:
     """One for each row. (A named tuple's own constructor takes twice as long, and this is for every watched event.)"""
     new = tuple.__new__
@@ -172,7 +177,7 @@ class Feed:
         ring.extend(entries)
         self._newest = entries
         n = len(entries)
-        self._bytes += len(entries[0].fragment) if n == 1 else sum([len(e.fragment) for e in entries])
+        self._bytes += _size(entries)
         # The newest group is kept whole, within a bound of its own: whoever follows live reads it from here, and not
         # from the store, which would cost more than all the rest of an event's way. (Between two batches of one group
         # nobody reads, unless a narrowed gap is told there.)
@@ -191,10 +196,18 @@ class Feed:
         """To the bounds of the tail; so many of the newest only to that of a group."""
         ring, size, keep = self._ring, self._bytes, max(self._limit, newest)
         while (n := len(ring)) > keep or (size > self._limit_bytes and (n > newest or size > self._limit_group)):
-            size -= len(ring.popleft().fragment)
+            text = ring.popleft().fragment
+            size -= len(text) if text.isascii() else len(text.encode())
         self._bytes = size
         if len(self._newest) > len(ring):
             self._newest = ()
+
+    def shed(self) -> None:
+        """What was kept of a long group for its live readers, if all have it. To be called now and then: a look at all
+        of them at each one's rest would cost more than the group."""
+        if self._bytes > self._limit_bytes and all(one.cursor >= self.head for one in self.subscribers):
+            self._trim(0)
+            self._joined.clear()
 
     def _clear(self) -> None:
         self._ring.clear()
@@ -232,17 +245,25 @@ class Feed:
             subscriber.wake()
         self.shed()
 
-    def shed(self) -> None:
-        """What was kept for the readers of a long group, when all have it."""
-        if self._bytes > self._limit_bytes and all(one.cursor >= self.head for one in self.subscribers):
-            self._trim(0)
-
     def ephemeral(self, execution_id: str, text: str) -> None:
         for subscriber in self.subscribers:
             subscriber.offer(execution_id, text)
 
     def after(self, cursor: int) -> Sequence[Entry]:
-        """What the ring holds right behind the cursor; nothing if there is a hole between."""
+        """What the ring holds right behind the cursor, as much as a frame may hold; nothing if there is a hole."""
+        found = self._after(cursor)
+        return found if self._bytes <= self._limit_bytes else self._frameful(found)
+
+    def _frameful(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """Of a long group: one frame of all of it would be longer than a client takes."""
+        size = 0
+        for n, (_, _, _, text) in enumerate(entries):
+            size += len(text) if text.isascii() else len(text.encode())
+            if size > self._limit_bytes and n:  # one event is never too long
+                return entries[:n]
+        return entries
+
+    def _after(self, cursor: int) -> Sequence[Entry]:
         ring, newest = self._ring, self._newest
         if newest and newest[0].seq == cursor + 1 and len(newest) <= len(ring):
             return newest  # who follows live, and is told of each batch
@@ -399,7 +420,6 @@ class Subscription:
             if self._fleeting:
                 return Ephemeral(self._fleeting.popleft())
             self.stir.clear()
-            self.feed.shed()
             self._resting = True
             try:
                 await self.stir.wait()

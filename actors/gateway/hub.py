@@ -72,6 +72,10 @@ class Hub:
         if feed := self.feeds.get(session_id):
             feed.close()
 
+    def shed(self) -> None:
+        for feed in self.feeds.values():
+            feed.shed()
+
     async def look(self) -> None:
         """The heads of everything watched; what we were not told of is found here."""
         watched = list(self.feeds)

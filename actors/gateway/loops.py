@@ -147,6 +147,7 @@ class Loops:
 
     async def look(self) -> None:
         """Guarded by data_version: an idle service costs one pragma a second."""
+        self.door.hub.shed()
         if not await self.door.worker.read(lambda store: store.changed()) and self._looked:
             return
         await self.door.hub.look()

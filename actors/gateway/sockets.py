@@ -20,7 +20,7 @@ from actors.gateway.decode import Wrong, hello_version
 from actors.gateway.door import Door
 from actors.gateway.entrance import arrived_at
 from actors.gateway.peer import RETRY_AFTER_S, Peer, reason_of
-from actors.gateway.wire import Frames, Wire, websocket
+from actors.gateway.wire import FRAME_HEAD_BYTES, Frames, Wire, websocket
 from actors.protocol.codes import CLOSE, PROTOCOL_VERSION, SUBPROTOCOL
 from actors.protocol.defaults import HELLO_TIMEOUT_S, SLOW_CONSUMER_S
 from actors.protocol.errors import HoldfastError
@@ -50,7 +50,7 @@ class Together:
         if not raws:
             self._peer.door.soon(self.give)
         raws.append(raw)
-        self._size += len(raw)
+        self._size += len(raw) + FRAME_HEAD_BYTES
         if self._size > TOGETHER_BYTES:
             self.give()
 
@@ -156,16 +156,20 @@ class PeerSockets:
                 peer.too_much()  # what came before is applied; this frame is not, and its ack will not come
 
         ws.listen(heard)
-        while True:
-            message = await self._next(ws, peer)
-            if message.type is WSMsgType.BINARY:
-                peer.take(Wrong("invalid_frame", "frames are text", fatal=True, size=len(message.data)))
-            elif message.type is WSMsgType.CLOSE:
-                return message.data or 1005, message.extra or ""  # 1005: a close frame without a code
-            elif message.type is WSMsgType.ERROR and ws.close_code:
-                return int(ws.close_code), str(message.data)[:200]
-            else:
-                return None, ""
+        try:
+            while True:
+                message = await self._next(ws, peer)
+                together.give()  # what came before it, also in this very turn of the loop
+                if message.type is WSMsgType.BINARY:
+                    peer.take(Wrong("invalid_frame", "frames are text", fatal=True, size=len(message.data)))
+                elif message.type is WSMsgType.CLOSE:
+                    return message.data or 1005, message.extra or ""  # 1005: a close frame without a code
+                elif message.type is WSMsgType.ERROR and ws.close_code:
+                    return int(ws.close_code), str(message.data)[:200]
+                else:
+                    return None, ""
+        finally:
+            together.give()
 
     async def _next(self, ws: Frames, peer: Peer) -> WSMessage:
         """Pings are answered here, and anything heard is life of the process behind the socket."""

@@ -298,7 +298,9 @@ async def blow(
     while not over.is_set():
         if did["order"] < FALLS["order"] and not await an_order_is():
             go.clear()
-            with contextlib.suppress(AssertionError):  # who was asked for before a gateway fell is asked for again
+            with contextlib.suppress(
+                AssertionError, sqlite3.Error
+            ):  # who was asked for before a gateway fell is asked for again
                 await facts(an_order_is, 10, "an order's actor is awake")
             go.set()
         elif chance.random() < 0.15:

@@ -179,8 +179,20 @@ async def test_what_is_published_in_one_group_stands_in_the_ring_until_the_next_
 
 def held(feed: Feed) -> int:
     """Bytes, counted and not believed."""
-    assert feed._bytes == sum(len(e.fragment) for e in feed._ring)
+    assert feed._bytes == sum(len(e.fragment.encode()) for e in feed._ring)
     return feed._bytes
+
+
+def whole(steps: list[Any]) -> list[int]:
+    assert all(step.live and len(step.encoded()) <= 50 + 50 for step in steps), "no frame is longer than the tail"
+    return seqs(steps)
+
+
+async def all_up_to(last: int, subscription: Subscription) -> list[Any]:
+    steps: list[Any] = []
+    while subscription.cursor < last:
+        steps += await told(subscription, 1)
+    return steps
 
 
 @pytest.mark.parametrize("batches", [1, 8])
@@ -195,12 +207,56 @@ async def test_a_group_longer_than_the_tail_is_kept_until_its_live_readers_have_
     reads = log.reads
     assert 50 < held(feed) <= 400
     feed.wake()
-    assert seqs(await told(quick, 1)) == list(range(2, 34))
-    feed.wake()
+    assert whole(await all_up_to(33, quick)) == list(range(2, 34)) and await idle(quick)
+    feed.shed()
     assert held(feed) > 50, "one of them has not had it"
-    assert seqs(await told(late, 1)) == list(range(2, 34)) and log.reads == reads
-    assert await idle(late), "and goes to rest: nobody publishes any more"
+    assert whole(await all_up_to(33, late)) == list(range(2, 34)) and log.reads == reads
+    feed.shed()
     assert held(feed) <= 50 and [e.seq for e in feed.after(28)] == [29, 30, 31, 32, 33] and feed.after(27) == ()
+    assert not feed._joined, "nor are its frames"
+
+
+async def test_a_group_is_not_kept_for_a_reader_who_has_left() -> None:
+    log = Log(1)
+    feed = log.feed(limit=5, limit_bytes=50, limit_group=400)
+    quick, stalled = subscribe(feed, log), subscribe(feed, log)
+    feed.publish(log.grow(32), group=1)
+    feed.wake()
+    await all_up_to(33, quick)
+    feed.shed()
+    assert held(feed) > 50
+    stalled.close()
+    feed.shed()
+    assert held(feed) <= 50
+
+
+async def test_a_frame_of_a_long_group_is_counted_in_bytes_and_not_in_characters() -> None:
+    log = Log(1)
+    feed = log.feed(limit=5, limit_bytes=100, limit_group=1000)
+    cursor = subscribe(feed, log)
+    await told(cursor, 1)
+    log.rows += [Entry(n, "output", "e", f'{{"seq":{n},"t":"{"水" * 10}"}}') for n in range(2, 12)]
+    feed.publish(log.rows[1:], group=1)
+    assert 100 < held(feed) <= 1000
+    steps = await all_up_to(11, cursor)
+    assert seqs(steps) == list(range(2, 12)) and all(len(step.encoded()) < 100 + 50 for step in steps)
+
+
+async def test_the_hub_sheds_what_nobody_needs_any_more() -> None:
+    class Nothing:
+        async def read(self, fn: Any) -> dict[str, Any]:
+            return {}
+
+    log = Log(1)
+    hub = Hub(Nothing(), asyncio.ensure_future)  # type: ignore[arg-type]
+    feed = hub.feeds["s"] = log.feed(limit=5, limit_bytes=50, limit_group=400)
+    cursor = subscribe(feed, log)
+    feed.publish(log.grow(32), group=1)
+    feed.wake()
+    await all_up_to(33, cursor)
+    assert held(feed) > 50
+    hub.shed()
+    assert held(feed) <= 50
 
 
 async def test_a_group_has_its_bound_too_and_only_the_newest_is_one() -> None:
@@ -215,9 +271,7 @@ async def test_a_group_has_its_bound_too_and_only_the_newest_is_one() -> None:
         assert held(feed) > 50, "the stalled one may come for it"
     feed.publish(log.grow(1), group=4)
     assert held(feed) <= 50, "what it is kept for is the newest group"
-    heard: list[Any] = []
-    while stalled.cursor < len(log.rows):
-        heard += await told(stalled, 1)
+    heard = await all_up_to(len(log.rows), stalled)
     assert seqs(heard) == list(range(2, len(log.rows) + 1)), "and from the store it has all the rest"
 
 

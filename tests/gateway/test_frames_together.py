@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import os
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,7 +17,7 @@ from aiohttp import WSMsgType, web
 from yarl import URL
 
 from actors.gateway.wire import Frames, websocket
-from tests.gateway.house import eventually
+from tests.gateway.house import House, eventually
 
 
 @asynccontextmanager
@@ -135,3 +137,57 @@ async def test_a_peer_that_speaks_with_its_request_is_heard_from_its_first_byte(
         await asyncio.wait_for(over.wait(), 10)
         writer.close()
     assert taken == [b"early", b"cut in two"]
+
+
+def masked(opcode: int, payload: bytes = b"") -> bytes:
+    """One whole frame of a client's."""
+    assert len(payload) < 1 << 16
+    long = len(payload) > 125
+    size = bytes([0x80 | 126]) + struct.pack(">H", len(payload)) if long else bytes([0x80 | len(payload)])
+    return bytes([0x80 | opcode]) + size + bytes(4) + payload
+
+
+TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+GOODBYE = masked(CLOSE, struct.pack(">H", 1000))
+
+
+@pytest.mark.parametrize("before", [b"", masked(PING, b"p"), masked(PONG), masked(PING) + masked(PONG)], ids=repr)
+@pytest.mark.parametrize(
+    "end", [GOODBYE, masked(BINARY, b"x"), b"\x83\x80" + bytes(4)], ids=["close", "binary", "torn"]
+)
+async def test_what_was_said_before_a_close_is_taken_whatever_stands_around_it(
+    house: House, before: bytes, end: bytes
+) -> None:
+    """All of it in one piece on the line, so that the gateway reads it in one turn of its loop."""
+    wrapper = await house.running()
+    event = {"type": "output", "ts_ms": 1, "data": {"text": "last words"}}
+    says = [{"type": "events", "execution_id": "e", "seq": n, "events": [event]} for n in (2, 3)]
+    line = wrapper.ws._writer.transport
+    assert line is not None
+    line.write(before + b"".join(masked(TEXT, json.dumps(one).encode()) for one in says) + end)
+
+    async def over() -> bool:
+        return any(e["type"] == "wrapper.disconnected" for e in await house.events())
+
+    await eventually(over, what="the connection has ended")
+    assert [e["type"] for e in await house.events()][-3:] == ["output", "output", "wrapper.disconnected"]
+    line.abort()
+
+
+@pytest.mark.parametrize("before", [b"", masked(PING, b"p")], ids=repr)
+async def test_a_result_of_a_node_that_leaves_with_it_is_not_lost(house: House, before: bytes) -> None:
+    node = await house.node(commands=["echo"])
+    asked = house.invoke(timeout_s=10)
+    told = await node.hear("invoke")
+    result = {
+        "type": "invoke_result",
+        "invocation_id": told["invocation_id"],
+        "ok": True,
+        "payload": {"x": 1},
+    }
+    line = node.ws._writer.transport
+    assert line is not None
+    line.write(before + masked(TEXT, json.dumps(result).encode()) + GOODBYE)
+    answer = await asyncio.wait_for(asked, 10)
+    assert answer["ok"] is True and answer["payload"] == {"x": 1}
+    line.abort()

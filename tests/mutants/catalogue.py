@@ -17,6 +17,7 @@ INGEST = "tests/gateway/test_ingest.py::"
 COMMIT = "tests/gateway/test_commit_first.py::"
 BARRIER = "tests/gateway/test_order_barrier.py::"
 FEED = "tests/gateway/test_feed.py::"
+SOCKETS = "tests/gateway/test_frames_together.py::"
 DECODE = "tests/gateway/test_decode.py::"
 LINK = "tests/wrapper/test_link.py::"
 SPOOL = "tests/wrapper/test_spool.py::"
@@ -605,6 +606,25 @@ CATALOGUE: Final[tuple[Mutant, ...]] = (
         "if self._bytes > self._limit_bytes and all(one.cursor >= self.head for one in self.subscribers):",
         "if False:",
         (FEED + "test_a_group_longer_than_the_tail_is_kept_until_its_live_readers_have_it",),
+    ),
+    Mutant(
+        "a long group goes out as one frame",
+        "G11",
+        "actors/gateway/feed.py",
+        "return found if self._bytes <= self._limit_bytes else self._frameful(found)",
+        "return found",
+        (
+            FEED + "test_a_group_longer_than_the_tail_is_kept_until_its_live_readers_have_it",
+            FEED + "test_a_frame_of_a_long_group_is_counted_in_bytes_and_not_in_characters",
+        ),
+    ),
+    Mutant(
+        "frames that stand before a close in the same read are not taken",
+        "G2",
+        "actors/gateway/sockets.py",
+        "                together.give()  # what came before it, also in this very turn of the loop\n",
+        "",
+        (SOCKETS + "test_what_was_said_before_a_close_is_taken_whatever_stands_around_it",),
     ),
     Mutant(
         "a group has no bound of its own",

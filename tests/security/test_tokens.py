@@ -40,7 +40,7 @@ async def test_a_secret_is_shown_once_and_stands_nowhere(house: House) -> None:
     )
     assert set(row) == {"token_id", "created_at_ms", "revoked_at_ms", *made}
     # Nothing of it at rest: neither in the store's file nor in its log.
-    await house.worker.write(lambda store: store.tick("x"))
+    await house.gateway.loops.tick()
     for path in house.settings.data_dir.rglob("*"):
         assert not path.is_file() or secret.encode() not in path.read_bytes(), path
 

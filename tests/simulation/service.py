@@ -15,7 +15,7 @@ from actors.gateway.wire import Wire
 from actors.law.requests import Request
 from actors.mailbox import Asleep, Mailbox, OutcomeUnknown
 from actors.objects import object_store
-from actors.protocol.defaults import FEED_BYTES, FEED_GROUP_BYTES, RETENTION_S
+from actors.protocol.defaults import FEED_GROUP_BYTES, RETENTION_S
 from actors.protocol.errors import HoldfastError
 from actors.reaper import Reaper
 from actors.session import SessionActor
@@ -178,10 +178,12 @@ class GatewayProcess:
             if (wrong := _miscounted(connection)) is not None:
                 return wrong
         for feed in self.door.hub.feeds.values():
-            ring = sum(len(entry.fragment) for entry in feed._ring)
-            most = FEED_BYTES if all(one.cursor >= feed.head for one in feed.subscribers) else FEED_GROUP_BYTES
-            if feed._bytes != ring or ring > most:
-                return f"the ring of {feed.session_id} counts {feed._bytes} bytes, holds {ring}, at most {most}"
+            ring = sum(len(entry.fragment.encode()) for entry in feed._ring)
+            if feed._bytes != ring or ring > FEED_GROUP_BYTES:
+                return (
+                    f"the ring of {feed.session_id} counts {feed._bytes} bytes, holds {ring}, "
+                    f"at most {FEED_GROUP_BYTES}"
+                )
             if not feed.subscribers and not feed.arriving:
                 return f"the ring of {feed.session_id} is kept, and nobody watches"
         return None
