@@ -52,7 +52,6 @@ class Connection(Peer):
         self._held = 0  # bytes in the lane and in flight
         self._in_flight = 0  # items at the writer
         self._controlling = False
-        self._pump_soon = False
         self._owed: list[tuple[str, Line]] = []
         settings = door.settings
         self._held_max = LANE_WINDOWS * settings.window_bytes + 2 * settings.max_frame_bytes
@@ -61,9 +60,7 @@ class Connection(Peer):
 
     def take(self, item: Item) -> None:
         """Called by the reader for each frame, in order."""
-        if self._put(item) and not self._pump_soon:
-            self._pump_soon = True
-            self.door.soon(self._pump)
+        self.take_all([item])
 
     def take_all(self, items: list[Item]) -> None:
         """What follows each other seamlessly becomes one item of the group."""
@@ -92,7 +89,6 @@ class Connection(Peer):
         return True
 
     def _pump(self) -> None:
-        self._pump_soon = False
         lane = self._lane
         while lane and not self._controlling and not self.over:
             item = lane[0]

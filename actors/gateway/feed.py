@@ -34,9 +34,9 @@ class Entry(NamedTuple):
     fragment: str
 
 
-def _size(entries: Iterable[Entry]) -> int:
+def _size(text: str) -> int:
     """Bytes on the wire."""
-    return sum([len(text) if text.isascii() else len(text.encode()) for _, _, _, text in entries])
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def entries_of(rows: Iterable[tuple[int, str, str | None, str]]) -> list[Entry]:
@@ -177,7 +177,7 @@ class Feed:
         ring.extend(entries)
         self._newest = entries
         n = len(entries)
-        self._bytes += _size(entries)
+        self._bytes += sum([_size(e.fragment) for e in entries])
         # The newest group is kept whole, within a bound of its own: whoever follows live reads it from here, and not
         # from the store, which would cost more than all the rest of an event's way. (Between two batches of one group
         # nobody reads, unless a narrowed gap is told there.)
@@ -196,8 +196,7 @@ class Feed:
         """To the bounds of the tail; so many of the newest only to that of a group."""
         ring, size, keep = self._ring, self._bytes, max(self._limit, newest)
         while (n := len(ring)) > keep or (size > self._limit_bytes and (n > newest or size > self._limit_group)):
-            text = ring.popleft().fragment
-            size -= len(text) if text.isascii() else len(text.encode())
+            size -= _size(ring.popleft().fragment)
         self._bytes = size
         if len(self._newest) > len(ring):
             self._newest = ()
@@ -257,8 +256,8 @@ class Feed:
     def _frameful(self, entries: Sequence[Entry]) -> Sequence[Entry]:
         """Of a long group: one frame of all of it would be longer than a client takes."""
         size = 0
-        for n, (_, _, _, text) in enumerate(entries):
-            size += len(text) if text.isascii() else len(text.encode())
+        for n, entry in enumerate(entries):
+            size += _size(entry.fragment)
             if size > self._limit_bytes and n:  # one event is never too long
                 return entries[:n]
         return entries

@@ -145,7 +145,7 @@ class PeerSockets:
         return False
 
     async def _read(self, ws: Frames, peer: Peer) -> tuple[int | None, str]:
-        """Until the socket ends; returns how. Text frames go to the peer as they are read from the line."""
+        """Until the socket ends; returns how. Text frames go to the peer once a turn of the loop, as they were read."""
         wire, together = peer.wire, Together(peer, self.decode_all)
 
         def heard(raw: bytes) -> None:

@@ -90,11 +90,12 @@ INSERT_FRESH_ONE = f"insert into fresh (n, prior, {rows.EVENT_COLUMNS}) values (
 # Long events are parameters, a power of two of rows at a time: inside a text 16 KiB of output would be escaped, read
 # and unescaped, and in one blob beside it copied four times more. One statement for many of them all the same, because
 # the interpreter is handed over once for each.
+LONG_COLUMNS: Final = rows.EVENT_COLUMNS.count(",") + 1
+_LONG = f"({', '.join('?' * LONG_COLUMNS)})"
 INSERT_LONG = {
-    n: f"insert into events ({rows.EVENT_COLUMNS}) values {', '.join(['(?, ?, ?, ?, ?, ?, ?, ?)'] * n)}"
+    n: f"insert into events ({rows.EVENT_COLUMNS}) values {', '.join([_LONG] * n)}"
     for n in (128, 64, 32, 16, 8, 4, 2, 1)
 }
-LONG_COLUMNS: Final = 8
 LONG_BYTES: Final = 512  # on average
 FEW_EVENTS: Final = 8  # of one item: fewer wait for more of their kind, as many are a run
 TEXT_BYTES: Final = 1 << 20  # of rows handed to one insert: bounds what a group needs twice in memory

@@ -298,9 +298,8 @@ async def blow(
     while not over.is_set():
         if did["order"] < FALLS["order"] and not await an_order_is():
             go.clear()
-            with contextlib.suppress(
-                AssertionError, sqlite3.Error
-            ):  # who was asked for before a gateway fell is asked for again
+            # (Who was asked for before a gateway fell has to be asked for again.)
+            with contextlib.suppress(AssertionError, sqlite3.Error):
                 await facts(an_order_is, 10, "an order's actor is awake")
             go.set()
         elif chance.random() < 0.15:

@@ -58,6 +58,21 @@ async def test_the_tail_that_is_kept_does_not_grow_from_group_to_group(house: Ho
     await wrapper.close()
 
 
+async def test_what_a_long_group_left_is_shed_by_the_clock(house: House) -> None:
+    wrapper = await house.running()
+    watcher = await house.watch()
+    await watcher.hear("caught_up")
+    await wrapper.say(*(output(n, "x" * 100) for n in range(2, 50)))
+    await wrapper.acked(49)
+    feed = house.gateway.door.hub.feeds["s"]
+    await eventually(lambda: all(one.cursor == feed.head for one in feed.subscribers), what="everybody has it")
+    feed._limit_bytes = feed._bytes // 2  # as if it had been longer than the tail
+    await house.gateway.loops.look()
+    assert 0 < feed._bytes <= feed._limit_bytes
+    await watcher.close()
+    await wrapper.close()
+
+
 async def test_live_events_are_word_for_word_what_a_page_says(house: House) -> None:
     wrapper = await house.running()
     watcher = await house.watch()
