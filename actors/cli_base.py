@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import os
 import sys
 from collections.abc import Awaitable, Callable
@@ -85,7 +86,12 @@ class Where:
         """First of all, while there is one thread: 60 to 230 ms of certificates that nobody needs to ask this host."""
         from wrapper.connection import import_aiohttp
 
-        import_aiohttp(find_url(self.url, self.data_dir))
+        gc.disable()  # what is imported stays; looking through it again and again took a tenth of the time
+        try:
+            import_aiohttp(find_url(self.url, self.data_dir))
+        finally:
+            gc.freeze()
+            gc.enable()
 
     def client(self) -> Client:
         from actors.http_client import Client, find_token

@@ -115,6 +115,7 @@ class Wrapper:
         self._sending = asyncio.Lock()
         self._acks: dict[str, int] = {}
         self._ack_bell = asyncio.Event()
+        self._no_batch = asyncio.Event()  # an end is acknowledged: whoever waits for that does not wait for others
         self._inbox: asyncio.Queue[Any] = asyncio.Queue(COMMAND_QUEUE)
         self._heartbeat_s = self._grace_s = 0.0
         self._was_live = asyncio.Event()
@@ -397,6 +398,9 @@ class Wrapper:
     def _take_ack(self, ack: law.Acked) -> None:
         self._acks[ack.execution_id] = ack.seq
         self._ack_bell.set()
+        cursor = self.link.cursors.get(ack.execution_id)
+        if self.final is not None and not self.final_acked and cursor is not None and ack.seq >= cursor.last_seq:
+            self._no_batch.set()
         self.runner.on_acked(ack.execution_id, ack.seq)
 
     async def _on_live(self, heartbeat_s: float, grace_s: float) -> None:
@@ -482,6 +486,7 @@ class Wrapper:
         while True:
             await self._ack_bell.wait()
             self._ack_bell.clear()
+            self._no_batch.clear()
             acks, self._acks = self._acks, {}
             for execution_id, seq in acks.items():
                 over = await self.call(self.spool.acked, execution_id, seq)
@@ -492,7 +497,7 @@ class Wrapper:
                     self.runner.clear(None if row is None else row.run_dir)
                     self.link.forget(execution_id)
                     self._settled(execution_id)
-            await asyncio.sleep(ACK_BATCH_S)
+            await rung(self._no_batch, ACK_BATCH_S)
 
 
 def _text(frame: Any) -> str:

@@ -39,12 +39,13 @@ from wrapper.effects import (
 ACK_DEADLINE_S: Final = 30.0  # a peer that takes frames and acknowledges none for this long is as good as gone
 SMALLEST_FRAME_BYTES: Final = 128 << 10  # above every output record, escaped at its worst
 ENVELOPE_BYTES: Final = 512  # what a frame costs beside its records
-FRAMES_PER_WINDOW: Final = 2  # one is on its way while the other is committed and acknowledged: no stop-and-wait
 # A frame must pass before the silence counts as a dead line (ping + pong, 10 s). So they begin small, which a line of
 # 7 KB/s carries in time, and grow while an answer comes quickly; a new connection begins again.
 FIRST_FRAME_BYTES: Final = 64 << 10
 QUICK_S: Final = 0.5
-FRAMES_IN_FLIGHT: Final = 4  # and so on a slow line: a final or a heartbeat waits behind them, not behind a window
+# One on its way, one read, one committed, one acknowledged: none waits for another. Not more on a slow line either: a
+# final or a heartbeat waits behind them, not behind a window.
+FRAMES_IN_FLIGHT: Final = 4
 STRIKES: Final = 3  # a record refused this often, replacements included, is left until the next connection
 
 
@@ -243,7 +244,7 @@ class Link:
         if took_s > QUICK_S:
             self.frame_bytes = max(FIRST_FRAME_BYTES, self.frame_bytes // 2)
         elif size >= self.frame_bytes // 2:  # small ones say nothing of what the line carries
-            self.frame_bytes = min(2 * self.frame_bytes, max(FIRST_FRAME_BYTES, self.window_bytes // FRAMES_PER_WINDOW))
+            self.frame_bytes = min(2 * self.frame_bytes, max(FIRST_FRAME_BYTES, self.window_bytes // FRAMES_IN_FLIGHT))
 
     def _settle(self, execution_id: str, acked: int, told: int, now: float, *, final: bool = False) -> list[Effect]:
         """The server has everything up to ``acked``."""
@@ -321,7 +322,7 @@ class Link:
         if self.phase is not Phase.LIVE:
             return None
         flying = self.in_flight()
-        frame = min(self.frame_bytes, self.window_bytes // FRAMES_PER_WINDOW)
+        frame = min(self.frame_bytes, self.window_bytes // FRAMES_IN_FLIGHT)
         room = min(self.window_bytes, FRAMES_IN_FLIGHT * self.frame_bytes) - flying
         if flying and room < frame:
             return None  # crumbs: wait for an ack rather than send many tiny frames

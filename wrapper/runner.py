@@ -34,6 +34,7 @@ T = TypeVar("T")
 
 ENV_BYTES: Final = 96 << 10  # the kernel takes 128 KiB per variable; a larger input comes on stdin and in a file only
 LAUNCHES: Final = 5  # shims that die before the gate opens: the machine cannot run it
+GLANCE_S: Final = 0.01  # while output is held back: of a command that has ended nothing more comes, so nobody waits
 IDLE_S: Final = 0.5  # nothing rang for this long: look all the same, a bell may have been lost
 CHECK_IN_S: Final = 5.0
 FROZEN_S: Final = 5.0  # after SIGKILL, a shim that says nothing for this long is frozen: end both by hand
@@ -349,9 +350,8 @@ class Runner:
         """Segments → records, at most every CHUNK_S, so that a chatty agent makes chunks and not letters."""
         if run.shim is None or not run.opened:
             return
-        pause = run.pumped_at + CHUNK_S - self._clock()
-        if pause > 0:
-            await asyncio.sleep(pause)
+        while (pause := run.pumped_at + CHUNK_S - self._clock()) > 0 and run.shim.report() is None:  # noqa: ASYNC110 - a file
+            await asyncio.sleep(min(pause, GLANCE_S))
         more, run.moved = True, False
         while more and not self.detached:
             more = await self._pump_once(run)

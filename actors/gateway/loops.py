@@ -35,6 +35,7 @@ REAPER_SILENT_MS: Final = 5000
 REAPER_STRIKES: Final = 3
 SWEEP_LIMIT: Final = 500
 FLUSH_PART: Final = 2000  # connections per transaction, so that a flush never holds the write lock long
+TEND_PART: Final = 100  # sockets looked at in one turn of the loop: under a millisecond
 RESTART_S: Final = 1.0
 STUCK_S: Final = 15.0  # a writer gives up after 4 s, a group takes milliseconds; then /healthz fails and `up` acts
 
@@ -116,8 +117,10 @@ class Loops:
 
     async def tend(self) -> None:
         self.door.clock()  # also while nobody is connected: the clock's step is bounded per look
-        for socket in list(self.door.sockets):
+        for nth, socket in enumerate(list(self.door.sockets), 1):
             socket.tend()
+            if nth % TEND_PART == 0:
+                await asyncio.sleep(0)  # ten thousand in one turn would hold up every event by 80 ms
 
     async def tokens(self) -> None:
         hashes = {socket.token_hash for socket in self.door.sockets if socket.token_hash is not None}

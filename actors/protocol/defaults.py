@@ -51,7 +51,7 @@ NOTICE_S: Final = 2.0
 QUEUE_LIMIT: Final = 10
 TOMBSTONES: Final = 1000
 MAX_FRAME_BYTES: Final = 1 << 20
-WINDOW_BYTES: Final = 1 << 20
+WINDOW_BYTES: Final = 2 << 20
 MAX_BODY_BYTES: Final = 1 << 20
 MAX_JSON_DEPTH: Final = 32
 MAX_SAFE_INTEGER: Final = 1 << 53
@@ -128,7 +128,7 @@ REASONS: Final[dict[str, str]] = {
     "QUEUE_LIMIT": "executions waiting behind the active one; more is a caller that does not read answers (429)",
     "TOMBSTONES": "ended executions that a wrapper remembers, so that a late start is refused; a hundred full queues of them",
     "MAX_FRAME_BYTES": "one WebSocket message; bounds a socket's memory",
-    "WINDOW_BYTES": "unacknowledged bytes in flight per connection: two frames of 512 KiB, one on its way while the other is committed; and the gateway's memory bound for a peer",
+    "WINDOW_BYTES": "unacknowledged bytes in flight per connection: four frames of 512 KiB, one on its way, one read, one committed, one acknowledged; and the gateway's memory bound for a peer",
     "MAX_BODY_BYTES": "one HTTP body; an input is text, not a file",
     "MAX_JSON_DEPTH": "deep enough for people, too shallow to overflow a parser",
     "MAX_SAFE_INTEGER": "what every JSON reader can represent (2^53)",

@@ -25,7 +25,7 @@ from actors.law.delivery import Again, Apply, Gap, cover
 from actors.law.execution import fenced_by
 from actors.store import rows
 from actors.store.contract import Appended, AppendItem, AppendRefused, AppendResult, EncodedEvent
-from actors.store.hot import FRESH_EVENTS, FRESH_SPAN_MS, SWEEP_ROWS, Hot, Run, text
+from actors.store.hot import FRESH_EVENTS, FRESH_MOST, FRESH_SPAN_MS, PACK_PACE, SWEEP_ROWS, Hot, Run, text
 from actors.store.rows import RUN_EVENTS
 
 # The fence, in one place: what is wanted is the columns of a table, or the parameters of the only item there is (a join
@@ -147,20 +147,21 @@ class Appends(Hot):
         waiting: list[tuple[AppendItem, Appended, _Moved]] = []
         runs: list[Placed] = []
         long: list[Placed] = []
-        full: list[tuple[str, int]] = []
+        full: list[tuple[int, str, int]] = []
         for item, row in zip(items, moved, strict=True):
             done.append(at := _appended(item, row.last_seq))
             if row.head is not None:
                 waiting.append((item, at, row))
                 if row.fresh >= FRESH_EVENTS:
-                    full.append((item.session_id, row.head))
+                    full.append((row.fresh, item.session_id, row.head))
             else:
                 (long if _long(item.events) else runs).append((item, at))
         written = self._write_fresh(waiting, wall_ms) if waiting else (0, 0)
         if ended := [row.ended for row in moved if row.ended is not None]:
             self.pack(ended)
         if full:
-            self.pack([head for _, head in full], [session_id for session_id, _ in full])
+            now = _at_once(full, sum([len(item.events) for item, _, _ in waiting]))
+            self.pack([head for _, _, head in now], [session_id for _, session_id, _ in now])
         for placed in _portions(runs):
             self.write_runs([run for item, at in placed for run in _in_runs(item, at, wall_ms)])
         for placed in _portions(long):
@@ -290,6 +291,14 @@ def _appended(item: AppendItem, last_seq: int) -> Appended:
 def _long(events: Sequence[EncodedEvent]) -> bool:
     """Of long ones the bytes are what costs, not the rows."""
     return sum([len(e.data) for e in events]) >= len(events) * LONG_BYTES
+
+
+def _at_once(full: list[tuple[int, str, int]], events: int) -> list[tuple[int, str, int]]:
+    """Who of the full ones (how full, session, its newest) is packed beside so many events, the fullest first. The
+    others are looked at again with their next event."""
+    full.sort(reverse=True)
+    allowed = 1 + PACK_PACE * events // FRESH_EVENTS
+    return [one for k, one in enumerate(full) if k < allowed or one[0] >= FRESH_MOST]
 
 
 def _portions(placed: Iterable[Placed]) -> Iterator[list[Placed]]:

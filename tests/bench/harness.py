@@ -85,7 +85,7 @@ class Bench:
         self._switch_s = switch_s
         self._services: dict[tuple[tuple[str, Any], ...], Service] = {}
         self._settings: dict[str, Any] = {}
-        self._relay: tuple[subprocess.Popen[bytes], int] | None = None
+        self._bare: dict[str, tuple[subprocess.Popen[bytes], int]] = {}
         self._names = 0
         self._quiet_until = 0.0
 
@@ -128,12 +128,24 @@ class Bench:
 
     @property
     def relay(self) -> str:
-        if self._relay is None:
+        return self.bare("relay")
+
+    def bare(self, module: str) -> str:
+        """The yardstick of this module's name."""
+        if module not in self._bare:
             port = free_port()
-            process = subprocess.Popen([sys.executable, "-m", "tests.bench.relay", str(port)], env=ENV)
-            self._relay = process, port
-            eventually(lambda: _listens(port), 10, what="the relay listens")
-        return f"http://127.0.0.1:{self._relay[1]}"
+            argv = [sys.executable, "-m", f"tests.bench.{module}", str(port), str(self.folder / f"{module}.db")]
+            self._bare[module] = subprocess.Popen(argv, env=ENV), port
+            eventually(lambda: _listens(port), 10, what=f"the {module} listens")
+        return f"http://127.0.0.1:{self._bare[module][1]}"
+
+    def end_bare(self, module: str) -> None:
+        """It has no pulse, but a file that grows."""
+        process, _ = self._bare.pop(module)
+        process.terminate()
+        process.wait(10)
+        for path in self.folder.glob(f"{module}.db*"):
+            path.unlink()
 
     def fresh(self, n: int) -> list[str]:
         """Names of sessions that nobody used."""
@@ -143,15 +155,19 @@ class Bench:
     # ------------------------------------------------------------ clients
 
     @contextlib.contextmanager
-    def client(self, kind: str, *, relay: bool = False, **options: Any) -> Iterator[Child]:
-        where = {"relay": self.relay, "token": ""} if relay else {"base": self.service.url, "token": self.service.token}
+    def client(self, kind: str, *, relay: bool | str = False, **options: Any) -> Iterator[Child]:
+        """relay: to the bare relay instead of the service, or to the yardstick of that name."""
+        if relay:
+            where = {"relay": self.bare("relay" if relay is True else relay), "token": ""}
+        else:
+            where = {"base": self.service.url, "token": self.service.token}
         child = Child(kind, where | options)
         try:
             yield child
         finally:
             child.end()
 
-    def together(self, *wanted: tuple[str, dict[str, Any]], relay: bool = False) -> list[Any]:
+    def together(self, *wanted: tuple[str, dict[str, Any]], relay: bool | str = False) -> list[Any]:
         """Clients that begin at the same moment; their answers, in order."""
         with contextlib.ExitStack() as stack:
             children = [stack.enter_context(self.client(kind, relay=relay, **options)) for kind, options in wanted]
@@ -176,9 +192,8 @@ class Bench:
 
     def end(self) -> None:
         self.end_services()
-        if self._relay is not None:
-            self._relay[0].terminate()
-            self._relay[0].wait(10)
+        for module in list(self._bare):
+            self.end_bare(module)
 
 
 def free_port() -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 from actors import processes
 from actors.gateway.door import FairClock
+from actors.gateway.loops import TEND_PART
 from actors.law.requests import Submit
 from actors.protocol.ids import ulid
 from actors.store.sqlite import SqliteStore, now_ms
@@ -23,6 +24,38 @@ async def test_service_time_moves_while_the_door_is_open(house: House) -> None:
 
 async def _later(house: House, than: int) -> bool:
     return bool(await house.worker.read(lambda store: store.service_ms()) > than)
+
+
+async def test_a_crowd_of_sockets_is_tended_in_parts(house: House) -> None:
+    """Whoever leaves meanwhile is in nobody's way, and the loop turns in between."""
+    turns = [0]
+    tended: list[tuple[Any, int]] = []
+
+    async def turning() -> None:
+        while True:
+            turns[0] += 1
+            await asyncio.sleep(0)
+
+    class Fake:
+        token_hash = None
+
+        def tend(self) -> None:
+            tended.append((self, turns[0]))
+            sockets.pop(others[-1], None)
+
+    others = [Fake() for _ in range(5 * TEND_PART)]
+    sockets: dict[Any, None] = house.gateway.door.sockets
+    sockets.update(dict.fromkeys(others))
+    turner = asyncio.create_task(turning())
+    try:
+        await house.gateway.loops.tend()
+    finally:
+        turner.cancel()
+        for one in others:
+            sockets.pop(one, None)
+    assert [one for one, _ in tended if one in others[:-1]] == others[:-1], "each once, and in order"
+    at = [turn for _, turn in tended]
+    assert max(at.count(turn) for turn in set(at)) <= TEND_PART
 
 
 async def test_without_a_reaper_the_gateway_sweeps_what_is_due(tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from actors.law import requests as rq
 from actors.protocol.errors import HoldfastError
 from actors.protocol.ids import ulid
-from actors.store import hot
+from actors.store import append, hot
 from actors.store.append import LONG_BYTES
 from actors.store.contract import Appended, AppendItem, AppendRefused, AppendResult, SessionFilter
 from actors.store.expect import BrokenExpectation
-from actors.store.hot import FRESH_EVENTS, FRESH_KEEP_MS, FRESH_SPAN_MS
+from actors.store.hot import FRESH_EVENTS, FRESH_KEEP_MS, FRESH_MOST, FRESH_SPAN_MS, PACK_PACE
 from actors.store.locks import library
 from actors.store.sqlite import SqliteStore
 from tests.each_event import each_event
@@ -212,6 +212,50 @@ def whole(world: World, names: list[str], upto: int) -> None:
     for name in names:
         found = [e["exec_seq"] for e in world.events(name) if e["type"] == "output"]
         assert found == list(range(2, upto)), name
+
+
+@pytest.mark.parametrize(("n", "each"), [(400, 1), (100, 1), (3, 1), (60, 7)])
+def test_sessions_that_are_full_together_are_packed_a_few_at_a_time(
+    world: World, monkeypatch: pytest.MonkeyPatch, n: int, each: int
+) -> None:
+    """A group takes little more from `fresh` than twice what it brings, and nobody waits for ever."""
+    monkeypatch.setattr(hot, "FRESH_ROWS", 1 << 20)  # no sweep: what it takes is bounded by itself
+    names = crowd(world, n)
+    runs, longest, upto = 0, 0, 2
+    for _ in range(3 * FRESH_MOST // each):
+        for begin in range(0, n, 40):  # as a group finds them: some of all, one behind the other
+            part = names[begin : begin + 40]
+            world.append(*(world.item(upto, each, connection=f"con_{name}") for name in part))
+            made = rows_of(world, "runs") - runs
+            runs += made
+            assert made <= 1 + PACK_PACE * len(part) * each // FRESH_EVENTS
+            longest = max(longest, world.store._c.execute("select max(fresh) from hot").fetchone()[0])
+        upto += each
+    assert longest < FRESH_MOST, "none had to be packed beyond what a group takes"
+    lengths_ = [row[0] for row in world.store._c.execute("select run_length from events where run_id is not null")]
+    assert runs == len(lengths_) and min(lengths_) >= FRESH_EVENTS and max(lengths_) <= FRESH_MOST + each
+    assert runs >= n * (upto - 2 - FRESH_MOST) // FRESH_MOST, "and none is forgotten"
+    whole(world, names, upto)
+
+
+def test_who_has_waited_longest_is_packed_whatever_a_group_brings(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(append, "PACK_PACE", 0)  # one a group, so that most have to wait
+    names = crowd(world, 40)
+    upto = 2
+    for _ in range(FRESH_MOST + 8):
+        world.append(*(world.item(upto, connection=f"con_{name}") for name in names))
+        upto += 1
+        assert world.store._c.execute("select max(fresh) from hot").fetchone()[0] < FRESH_MOST
+    whole(world, names, upto)
+
+
+def test_the_fullest_are_packed_first() -> None:
+    full = [(33, "a", 1), (60, "b", 2), (FRESH_MOST, "c", 3), (FRESH_MOST + 1, "d", 4), (40, "e", 5)]
+    names = [session_id for _, session_id, _ in append._at_once(full, 1)]
+    assert names == ["d", "c"], "one beside a single event, and those that may not wait"
+    assert [one[1] for one in append._at_once(full, FRESH_EVENTS)] == ["d", "c", "b"]
 
 
 @pytest.mark.parametrize(("n", "each"), [(60, 1), (60, 7), (400, 1)])

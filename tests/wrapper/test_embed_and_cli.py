@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,11 +16,12 @@ import pytest
 
 from tests.wrapper.conftest import PYTHON, ROOT, Wrappers, agent, eventually, is_alive
 from tests.wrapper.fake_gateway import FakeGateway
-from wrapper import VERSION
+from wrapper import VERSION, app, runner
 from wrapper.connection import Closed, Dialer
 from wrapper.embed import RunResult, run_once
 from wrapper.spoolfile import SpoolLocked
 
+HELD_S = 20.0  # longer than any machine takes for three lines of shell
 ENV = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"} | {"PYTHONPATH": str(ROOT)}
 
 
@@ -52,6 +54,19 @@ async def test_run_once_mirrors_the_output_and_knows_the_end(gateway: FakeGatewa
     assert out == b"hi\n<no\n>"
     assert exe.output() == b"hi\n" and gateway.executions["exe_other"].status == "pending"
     assert gateway.acks_of("cmd_1") == []
+
+
+async def test_nothing_is_held_back_for_more_once_the_command_has_ended(
+    gateway: FakeGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither its last output, for a fuller chunk, nor the acknowledgement of its end, for a fuller batch."""
+    monkeypatch.setattr(runner, "CHUNK_S", HELD_S)
+    monkeypatch.setattr(app, "ACK_BATCH_S", HELD_S)
+    exe = await gateway.submit("exe_1")
+    began = time.monotonic()
+    result, out = await once(gateway, tmp_path, "/bin/sh", "-c", "echo hi; sleep 0.3; echo ho")
+    assert time.monotonic() - began < HELD_S
+    assert (result.exit_code, result.acked, out) == (0, True, b"hi\nho\n") and exe.output() == out
 
 
 async def test_run_once_gives_up_waiting_for_the_ack_and_keeps_the_spool(gateway: FakeGateway, tmp_path: Path) -> None:

@@ -220,14 +220,13 @@ def test_a_server_that_forgot_gets_a_gap_for_what_is_gone() -> None:
     assert link.on_sent(plan, gap.first, gap.last, gap.size, 0.0) and link.on_sent(plan, 501, 501, 1, 0.0)
 
 
-def test_a_frame_is_half_a_window_so_that_one_travels_while_the_other_is_committed() -> None:
+def test_a_frame_is_a_quarter_of_a_window_so_that_each_hand_on_the_way_has_one() -> None:
     link = live(RUNNING, window_bytes=1000)
-    plan = link.plan()
-    assert plan is not None and plan.budget_bytes == 500
-    assert link.on_sent(plan, 1, 1, 500, 0.0)
-    plan = link.plan()
-    assert plan is not None and plan.budget_bytes == 500
-    assert link.on_sent(plan, 2, 2, 500, 0.0) and link.plan() is None
+    for n in range(1, FRAMES_IN_FLIGHT + 1):
+        plan = link.plan()
+        assert plan is not None and plan.budget_bytes == 250
+        assert link.on_sent(plan, n, n, 250, 0.0)
+    assert link.plan() is None
 
 
 def over_a_line(link: Link, bytes_per_s: float, turns: int) -> list[tuple[int, float, int]]:
@@ -258,10 +257,10 @@ def test_on_a_slow_line_something_comes_back_before_it_counts_as_dead(bytes_per_
     assert max(flying for _, _, flying in passed) <= FRAMES_IN_FLIGHT * FIRST_FRAME_BYTES, "a final waits behind it"
 
 
-def test_frames_grow_to_half_a_window_while_answers_come_quickly_and_begin_small_on_a_new_connection() -> None:
+def test_frames_grow_to_a_quarter_of_a_window_while_answers_come_quickly_and_begin_small_on_a_new_connection() -> None:
     link = live(RUNNING)
     sizes = [size for size, _, _ in over_a_line(link, 50e6, 40)]
-    assert sizes[0] == FIRST_FRAME_BYTES and sizes[-1] == link.window_bytes // 2
+    assert sizes[0] == FIRST_FRAME_BYTES and sizes[-1] == link.window_bytes // FRAMES_IN_FLIGHT
     assert sizes == sorted(sizes)
     link.on_close(link.attempt, None, "", 1.0)
     attempt = link.open()
