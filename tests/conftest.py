@@ -2,11 +2,13 @@
 
 With pytest-xdist (`-n 2 --dist loadgroup`, as CI does) each worker takes the next test when it has finished one, and
 each has its own shared `up`. A test that is marked `alone` has the machine to itself: the other worker finishes the
-test at hand and waits. Without xdist all of this is nothing.
+test at hand and waits. Beside one that is `loud` (it fills the machine, but judges no time) run only those that are
+`pure`: one process that computes and has no deadline but its last. Without xdist all of this is nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import time
@@ -43,21 +45,35 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Who wants the machine alone comes first: one behind the other they wait for nobody's half-done test."""
-    items.sort(key=lambda item: item.get_closest_marker("alone") is None)
+    """Who wants the machine alone comes first: one behind the other they wait for nobody's half-done test. Then the
+    loud ones, and behind them those who may run beside them."""
+    items.sort(key=lambda item: ORDER.index(_kind(item)))
+
+
+ORDER = ("alone", "loud", "pure", "")
+
+
+def _kind(item: pytest.Item) -> str:
+    return next((kind for kind in ORDER[:-1] if item.get_closest_marker(kind) is not None), "")
 
 
 @pytest.fixture(autouse=True)
 def room(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Shared by all tests that run at a time, or held by one that is `alone`."""
+    """The room is shared by all tests that run at a time, or held by one that is `alone`; its quiet by all but the
+    pure ones, or held by one that is `loud`."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
         yield
         return
-    alone = request.node.get_closest_marker("alone") is not None
+    kind = _kind(request.node)
     shared_by_workers = tmp_path_factory.getbasetemp().parent
-    with open(shared_by_workers / "turn.lock", "a") as turn, open(shared_by_workers / "room.lock", "a") as held:
-        # Who wants the room alone waits for it inside the turnstile: nobody slips in before them for ever.
+    with contextlib.ExitStack() as stack:
+        turn, whole, quiet = (
+            stack.enter_context(open(shared_by_workers / f"{name}.lock", "a")) for name in ("turn", "room", "quiet")
+        )
+        # Who wants something alone waits for it inside the turnstile: nobody slips in before them for ever.
         fcntl.flock(turn, fcntl.LOCK_EX)
-        fcntl.flock(held, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(whole, fcntl.LOCK_EX if kind == "alone" else fcntl.LOCK_SH)
+        if kind != "pure":
+            fcntl.flock(quiet, fcntl.LOCK_EX if kind == "loud" else fcntl.LOCK_SH)
         fcntl.flock(turn, fcntl.LOCK_UN)
         yield

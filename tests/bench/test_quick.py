@@ -18,7 +18,7 @@ from tests.e2e.service import ROOT
 PROMISED = ("lost", "twice")  # of these even a quick run may have none
 
 
-@pytest.mark.alone
+@pytest.mark.loud
 @pytest.mark.ray
 @pytest.mark.timeout(900)  # a minute and a half alone
 def test_every_benchmark_says_its_figures_and_loses_nothing(tmp_path: Path) -> None:

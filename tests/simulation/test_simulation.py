@@ -18,6 +18,7 @@ from tests.simulation.blocks import block
 from tests.simulation.kernel import quiet_collector
 from tests.simulation.run import STEPS, run
 
+pytestmark = pytest.mark.pure
 BLOCKS, SEEDS = 8, 250
 TWICE = (0, 1, 7, 42, 1_000_003)
 

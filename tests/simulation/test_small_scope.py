@@ -12,6 +12,8 @@ from tests.simulation import smallscope
 from tests.simulation.kernel import Violation
 from tests.simulation.smallscope import SCOPES, Explorer, Scope, SmallStore
 
+pytestmark = pytest.mark.pure
+
 
 @pytest.mark.timeout(900)  # seconds alone; on a machine that is shared by many, minutes
 @pytest.mark.parametrize("scope", SCOPES, ids=lambda s: f"{s.deadline}, {1 + s.other} wrappers, {s.faults} faults")
