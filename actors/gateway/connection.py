@@ -32,9 +32,9 @@ from actors.protocol.errors import HoldfastError
 from actors.store.contract import Appended, AppendItem, AppendRefused, EncodedEvent
 
 # Windows held unsettled before a peer is told off: it may count its window otherwise, not ignore it. With the two
-# frames beside them 4 MiB a connection, which is what a peer that reads no acknowledgement can make us hold.
+# frames beside them 6 MiB a connection, which is what a peer that reads no acknowledgement can make us hold.
 LANE_WINDOWS: Final = 2
-LANE_FRAMES: Final = 20_000  # the same by number, for the smallest frames
+LANE_FRAMES: Final = 40_000  # the same by number, for the smallest frames
 LINES_MAX: Final = 64  # executions remembered per connection; a forgotten one costs a question to the store
 COMMANDS_PAGE: Final = 50
 

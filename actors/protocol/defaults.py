@@ -139,7 +139,7 @@ REASONS: Final[dict[str, str]] = {
     "CHUNK_S": "output is held back at most this long to fill a chunk: below what people notice",
     "FEED_EVENTS": "live tail kept per watched session; a subscriber further behind reads pages",
     "FEED_BYTES": "the same in bytes",
-    "FEED_GROUP_BYTES": "what was committed together is kept beyond FEED_BYTES until its live readers have it: two windows of 1 MiB, which are twice as long in the words of the stream",
+    "FEED_GROUP_BYTES": "what was committed together is kept beyond FEED_BYTES until its live readers have it: a window of 2 MiB, which is up to twice as long in the words of the stream",
     "PAGE_EVENTS": "rows per replay read: one short read transaction, under 5 ms",
     "SLOW_CONSUMER_S": "a subscriber whose socket takes nothing for this long is closed with 4008; its cursor brings it back",
     "RETENTION_CHUNK": "events deleted per transaction, so that deleting never holds the write lock long",

@@ -25,7 +25,7 @@ from actors.law.delivery import Again, Apply, Gap, cover
 from actors.law.execution import fenced_by
 from actors.store import rows
 from actors.store.contract import Appended, AppendItem, AppendRefused, AppendResult, EncodedEvent
-from actors.store.hot import FRESH_EVENTS, FRESH_MOST, FRESH_SPAN_MS, PACK_PACE, SWEEP_ROWS, Hot, Run, text
+from actors.store.hot import FRESH_EVENTS, FRESH_MOST, FRESH_SPAN_MS, SWEEP_ROWS, Hot, Run, text, within_pace
 from actors.store.rows import RUN_EVENTS
 
 # The fence, in one place: what is wanted is the columns of a table, or the parameters of the only item there is (a join
@@ -297,8 +297,8 @@ def _at_once(full: list[tuple[int, str, int]], events: int) -> list[tuple[int, s
     """Who of the full ones (how full, session, its newest) is packed beside so many events, the fullest first. The
     others are looked at again with their next event."""
     full.sort(reverse=True)
-    allowed = 1 + PACK_PACE * events // FRESH_EVENTS
-    return [one for k, one in enumerate(full) if k < allowed or one[0] >= FRESH_MOST]
+    taken = within_pace([fresh for fresh, _, _ in full], events)
+    return [one for k, one in enumerate(full) if k < taken or one[0] >= FRESH_MOST]
 
 
 def _portions(placed: Iterable[Placed]) -> Iterator[list[Placed]]:

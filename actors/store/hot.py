@@ -2,8 +2,8 @@
 
 A session that is being written to has a row in `hot`: the few numbers that each append moves, a hundred bytes where the
 rows of the session and of its execution are a thousand. Its newest short events stand in `fresh`, one behind the other
-in the order of all sessions, and are *packed* into `events` as a run: when there are FRESH_EVENTS of them, when
-something else of the session is written, or when `fresh` has become long. So a group of events of many sessions is
+in the order of all sessions, and are *packed* into `events` as a run: from FRESH_EVENTS of them on, when something else
+of the session is written, or when `fresh` has become long. So a group of events of many sessions is
 written into a handful of pages, and not into three of each session's own.
 
 Two sentences hold at each commit. The newest `hot.fresh` events of a session stand in `fresh`, all others in `events`.
@@ -26,6 +26,7 @@ FRESH_EVENTS: Final = 32  # of a session: more saves few pages, and a reader at 
 # Sessions that began together are full together: 400 of them, packed in one group, held the writer for 60 to 160 ms.
 # So a group packs one run and as many more as make so many times what it brings, the rest with their next events unless
 # they have FRESH_MOST; after that their places are apart. Twice: all are done in half the time in which 32 more come.
+# A sweep keeps to it, too: that is still more than comes, so `fresh` stays about as long as it may be.
 PACK_PACE: Final = 2
 FRESH_MOST: Final = 64  # with the seven that may come at once far below RUN_EVENTS, the longest run that readers expect
 FRESH_SPAN_MS: Final = 60_000  # between the first and the last of them: retention takes a run whole, by its last event
@@ -67,7 +68,7 @@ INSERT_RUNS = (
 )
 _PACKED = "update hot set head = null, fresh = 0 where session_id in (select value from json_each(?))"
 _LEFT = "from fresh as f join hot as h on h.session_id = f.session_id where f.n <= ? and f.seq > h.last_seq - h.fresh"
-_NOT_YET = f"select distinct h.session_id, h.head {_LEFT}"
+_NOT_YET = f"select h.session_id, h.head, h.fresh, min(f.n) {_LEFT} group by h.session_id order by min(f.n)"
 _FIRST_LEFT = f"select min(f.n) {_LEFT} and f.session_id in (select value from json_each(?))"
 
 
@@ -140,8 +141,8 @@ class Hot:
         self._c.execute(INSERT_RUNS, (placed, len(table)))
 
     def sweep_fresh(self, limit: int, *, older_than_ms: int | None = None) -> int:
-        """The oldest go: those beyond FRESH_ROWS, or those that are too old. A session that still has events among
-        them gets all of its own into `events`. How many numbers were passed."""
+        """The oldest of so many numbers go: those beyond FRESH_ROWS, or those that are too old. A session that still
+        has events among them gets all of its own into `events`. How many numbers were passed."""
         c = self._c
         first, newest = c.execute("select (select min(n) from fresh), (select max(n) from fresh)").fetchone()
         if first is None:
@@ -153,7 +154,12 @@ class Hot:
             upto = c.execute(sql, (first + limit, older_than_ms)).fetchone()[0] or 0
         if upto < first:
             return 0
-        if left := dict(c.execute(_NOT_YET, (upto,)).fetchall()):
+        found = c.execute(_NOT_YET, (upto,)).fetchall()
+        if older_than_ms is None:
+            taken = within_pace([fresh for _, _, fresh, _ in found], limit)
+            if taken < len(found):
+                found, upto = found[:taken], found[taken][3] - 1
+        if left := {session_id: head for session_id, head, _, _ in found}:
             runs = self._as_runs([*left.values()])
             whole = [run.session_id for run in runs]
             if len(whole) < len(left):  # a store that is not sound: its session says so, and holds up nobody else
@@ -163,6 +169,15 @@ class Hot:
             c.execute(_PACKED, (text(whole),))
         c.execute("delete from fresh where n <= ?", (upto,))
         return int(max(0, upto - first + 1))
+
+
+def within_pace(lengths: Sequence[int], events: int) -> int:
+    """How many of these runs, in order, are packed beside so many new events; the first one always is."""
+    room = FRESH_EVENTS + PACK_PACE * events - sum(lengths[:1])
+    n = min(1, len(lengths))
+    while n < len(lengths) and (room := room - lengths[n]) >= 0:
+        n += 1
+    return n
 
 
 def text(values: Sequence[Any]) -> str:

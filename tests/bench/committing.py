@@ -61,7 +61,8 @@ class Committing:
         async for message in ws:
             if message.type is WSMsgType.TEXT:
                 seq += 1
-                self.waiting.append(Frame(request.match_info["id"], seq, message.data, ws))
+                frame = Frame(request.match_info["id"], seq, message.data, ws)
+                self.waiting.append(frame)  # made before: in between the writer may take the list away
                 if not self.rung:
                     self.rung = True
                     self.loop.call_soon(self.ring)

@@ -18,7 +18,6 @@ from tests.simulation.blocks import block
 from tests.simulation.kernel import quiet_collector
 from tests.simulation.run import STEPS, run
 
-pytestmark = pytest.mark.pure
 BLOCKS, SEEDS = 8, 250
 TWICE = (0, 1, 7, 42, 1_000_003)
 
@@ -31,6 +30,7 @@ def _collector() -> Iterator[None]:
     gc.enable()
 
 
+@pytest.mark.pure
 @pytest.mark.timeout(1800)  # half a minute alone; on a machine that is shared by many, many minutes
 @pytest.mark.parametrize("part", range(BLOCKS))
 def test_no_guarantee_breaks_in_any_of_these_worlds(part: int) -> None:

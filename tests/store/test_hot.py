@@ -214,34 +214,56 @@ def whole(world: World, names: list[str], upto: int) -> None:
         assert found == list(range(2, upto)), name
 
 
-@pytest.mark.parametrize(("n", "each"), [(400, 1), (100, 1), (3, 1), (60, 7)])
+@pytest.mark.parametrize(("n", "each"), [(3, 1), (60, 7), (100, 1), (340, 1), (400, 1), (500, 1), (600, 1)])
 def test_sessions_that_are_full_together_are_packed_a_few_at_a_time(
     world: World, monkeypatch: pytest.MonkeyPatch, n: int, each: int
 ) -> None:
-    """A group takes little more from `fresh` than twice what it brings, and nobody waits for ever."""
-    monkeypatch.setattr(hot, "FRESH_ROWS", 1 << 20)  # no sweep: what it takes is bounded by itself
+    """A group takes little more from `fresh` than twice what it brings, a sweep of what is too long included, and
+    nobody waits for ever."""
+    monkeypatch.setattr(hot, "FRESH_ROWS", 4096)  # a quarter, and so the runs and the rounds: what matters is n of it
+    monkeypatch.setattr(hot, "FRESH_EVENTS", 8)
+    monkeypatch.setattr(append, "FRESH_EVENTS", 8)
+    monkeypatch.setattr(append, "FRESH_MOST", 16)
     names = crowd(world, n)
-    runs, longest, upto = 0, 0, 2
-    for _ in range(3 * FRESH_MOST // each):
+    packed, longest, most, upto = 0, 0, 0, 2
+    for _ in range(2 + 48 // each):
         for begin in range(0, n, 40):  # as a group finds them: some of all, one behind the other
             part = names[begin : begin + 40]
             world.append(*(world.item(upto, each, connection=f"con_{name}") for name in part))
-            made = rows_of(world, "runs") - runs
-            runs += made
-            assert made <= 1 + PACK_PACE * len(part) * each // FRESH_EVENTS
+            total = world.store._c.execute("select coalesce(sum(run_length), 0) from events").fetchone()[0]
+            brought, swept = len(part) * each, (len(part) * each + hot.SWEEP_ROWS) * 5 // 4
+            assert total - packed <= 2 * 8 + PACK_PACE * (brought + swept), "a run beside each of the two"
+            packed = total
             longest = max(longest, world.store._c.execute("select max(fresh) from hot").fetchone()[0])
+            most = max(most, rows_of(world, "fresh"))
         upto += each
-    assert longest < FRESH_MOST, "none had to be packed beyond what a group takes"
-    lengths_ = [row[0] for row in world.store._c.execute("select run_length from events where run_id is not null")]
-    assert runs == len(lengths_) and min(lengths_) >= FRESH_EVENTS and max(lengths_) <= FRESH_MOST + each
-    assert runs >= n * (upto - 2 - FRESH_MOST) // FRESH_MOST, "and none is forgotten"
+    assert longest < 16, "none had to be packed beyond what a group takes"
+    assert packed >= n * (upto - 2 - 16), "and none is forgotten"
+    assert most <= 4096 * 5 // 4, "and it stays about as long as it may be"
     whole(world, names, upto)
+
+
+@pytest.mark.parametrize("n", [250, 1200])
+def test_of_a_great_crowd_each_has_few_and_they_go_as_fast_as_others_come(
+    world: World, monkeypatch: pytest.MonkeyPatch, n: int
+) -> None:
+    """More sessions than can ever be full: only the sweep packs. Of 1,200 not each has even one."""
+    monkeypatch.setattr(hot, "FRESH_ROWS", 512)
+    names = crowd(world, n)
+    most = 0
+    for upto in range(2, 8):
+        for begin in range(0, n, 40):
+            part = names[begin : begin + 40]
+            world.append(*(world.item(upto, connection=f"con_{name}") for name in part))
+            most = max(most, rows_of(world, "fresh"))
+    assert most <= 512 + 2 * hot.SWEEP_ROWS + 40
+    whole(world, names[:: n // 100], 8)
 
 
 def test_who_has_waited_longest_is_packed_whatever_a_group_brings(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(append, "PACK_PACE", 0)  # one a group, so that most have to wait
+    monkeypatch.setattr(hot, "PACK_PACE", 0)  # one a group, so that most have to wait
     names = crowd(world, 40)
     upto = 2
     for _ in range(FRESH_MOST + 8):
@@ -255,7 +277,7 @@ def test_the_fullest_are_packed_first() -> None:
     full = [(33, "a", 1), (60, "b", 2), (FRESH_MOST, "c", 3), (FRESH_MOST + 1, "d", 4), (40, "e", 5)]
     names = [session_id for _, session_id, _ in append._at_once(full, 1)]
     assert names == ["d", "c"], "one beside a single event, and those that may not wait"
-    assert [one[1] for one in append._at_once(full, FRESH_EVENTS)] == ["d", "c", "b"]
+    assert [one[1] for one in append._at_once(full, 3 * FRESH_EVENTS)] == ["d", "c", "b"]
 
 
 @pytest.mark.parametrize(("n", "each"), [(60, 1), (60, 7), (400, 1)])

@@ -284,7 +284,7 @@ def test_at_most_a_window_is_in_flight_but_a_larger_record_goes_alone() -> None:
     plan = link.plan()
     assert plan is not None and link.on_sent(plan, 1, 1, 40, 0.0)
     plan = link.plan()
-    assert plan is not None and plan.budget_bytes == 50
+    assert plan is not None and plan.budget_bytes == 100 // FRAMES_IN_FLIGHT
     assert not link.on_sent(plan, 2, 2, 70, 0.0)
     link.on_frame(1, {"type": "ack", "execution_id": "exe_1", "seq": 1}, 0.0)
     plan = link.plan()
