@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
 from tests.bench.figures import Benchmark, Figures, Target
-from tests.bench.harness import Bench
+from tests.bench.harness import ENV, Bench
 
 STARTS, OUTPUT_BYTES = 5, 200_000_000
 
@@ -49,6 +50,14 @@ def measure(bench: Bench) -> Iterator[Figures]:
             )
         took_s = time.perf_counter() - began
         assert ran.returncode == 0 and target.stat().st_size == said, "not all of the output came through"
+        where = [f"{bench.bare('committing')}/in/p{run}", str(bench.folder / "kept")]
+        plain = [sys.executable, "-m", "tests.bench.pipe", *where, "sh", "-c", command]
+        began = time.perf_counter()
+        with target.open("wb") as out:
+            subprocess.run(plain, env=ENV, stdout=out, timeout=600, check=True)
+        plain_s = time.perf_counter() - began
+        bench.end_bare("committing")
+        assert target.stat().st_size == said, "not all of the output came through the plain pipe"
         target.unlink()
         yield {
             "first word of the wrapper, s": started["wrapper"],
@@ -58,12 +67,12 @@ def measure(bench: Bench) -> Iterator[Figures]:
             "under `holdfast run`, s": took_s,
             "MB/s under `holdfast run`": said / 1e6 / took_s,
             "of the bare command": took_s / bare_s,
+            "through the plain pipe, s": plain_s,
+            "of the plain pipe": took_s / plain_s,
         }
 
 
 def _holdfast() -> list[str]:
-    import sys
-
     return [sys.executable, "-m", "actors"]
 
 
