@@ -35,7 +35,7 @@ REAPER_SILENT_MS: Final = 5000
 REAPER_STRIKES: Final = 3
 SWEEP_LIMIT: Final = 500
 FLUSH_PART: Final = 2000  # connections per transaction, so that a flush never holds the write lock long
-TEND_PART: Final = 100  # sockets looked at in one turn of the loop: under a millisecond
+TEND_PART: Final = 100  # sockets looked at in one turn of the loop
 RESTART_S: Final = 1.0
 STUCK_S: Final = 15.0  # a writer gives up after 4 s, a group takes milliseconds; then /healthz fails and `up` acts
 
@@ -120,7 +120,7 @@ class Loops:
         for nth, socket in enumerate(list(self.door.sockets), 1):
             socket.tend()
             if nth % TEND_PART == 0:
-                await asyncio.sleep(0)  # ten thousand in one turn would hold up every event by 80 ms
+                await asyncio.sleep(0)  # all in one turn would hold up every event, in proportion to them
 
     async def tokens(self) -> None:
         hashes = {socket.token_hash for socket in self.door.sockets if socket.token_hash is not None}

@@ -25,7 +25,7 @@ def measure(bench: Bench) -> Iterator[Figures]:
             client.say()
             ours = client.answer()
             after = proc.Machine.now()
-            busy, of_it = before.busy_until(after), 100 * (proc.cpu_s(gateway) - cpu) / (after.at - before.at)
+            both, gateway_busy = before.busy_until(after), 100 * (proc.cpu_s(gateway) - cpu) / (after.at - before.at)
         # A service for each run: when the grace of 400 sessions without a wrapper is over, it has much to do.
         bench.end_services()
         o |= {"names": bench.fresh(sessions), "seconds": min(BARE_S, seconds)}
@@ -38,8 +38,8 @@ def measure(bench: Bench) -> Iterator[Figures]:
             "p50 ms": ours["p50"],
             "p99 ms": ours["p99"],
             "p99, of B3's p50": ours["p99"] / calm["p50"],
-            "both cores busy, %": busy,
-            "of that the gateway, % of one core": of_it,
+            "both cores busy, %": both,
+            "of that the gateway, % of one core": gateway_busy,
             "committing relay p50 ms": bare["p50"],
             "committing relay p99 ms": bare["p99"],
             "p99, of the committing relay's": ours["p99"] / bare["p99"],

@@ -18,7 +18,7 @@ from aiohttp import WSMsgType, web
 
 from actors.store.locks import library
 from actors.store.sqlite import CHECKPOINT_PAGES
-from tests.bench import proc
+from tests.bench.relay import serve
 
 HANDOVER_S = 0.0005  # as the service sets it
 ROWS = 4000  # of one statement; SQLite takes 32,766 values
@@ -35,7 +35,7 @@ class Committing:
     def __init__(self, path: str) -> None:
         self.path = path
         self.out: dict[str, list[web.WebSocketResponse]] = defaultdict(list)
-        self.waiting: list[Frame] = []
+        self.waiting: list[Frame] = []  # as many as its clients send in their few seconds
         self.some = threading.Condition()
         self.rung = False
         self.loop: asyncio.AbstractEventLoop
@@ -111,13 +111,5 @@ class Committing:
 
 
 if __name__ == "__main__":
-    proc.open_files()
-    try:
-        import uvloop
-
-        uvloop.install()
-    except ImportError:
-        print("without uvloop", file=sys.stderr)
     sys.setswitchinterval(HANDOVER_S)
-    app = Committing(sys.argv[2]).application()
-    web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), print=None, access_log=None)
+    serve(Committing(sys.argv[2]).application(), int(sys.argv[1]))

@@ -41,7 +41,7 @@ async def run(url: str, path: Path, argv: list[str]) -> int:
     import aiohttp
 
     loop = asyncio.get_running_loop()
-    sizes: asyncio.Queue[int] = asyncio.Queue()
+    sizes: asyncio.Queue[int] = asyncio.Queue()  # a number for each read of the command's output
     path.touch()
     async with aiohttp.ClientSession() as http, http.ws_connect(url, compress=0, max_msg_size=0) as ws:
         child = subprocess.Popen(argv, stdout=subprocess.PIPE)

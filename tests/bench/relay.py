@@ -47,7 +47,8 @@ def application() -> web.Application:
     return app
 
 
-if __name__ == "__main__":
+def serve(app: web.Application, port: int) -> None:
+    """Until it is told to end; on the loop that the gateway has."""
     proc.open_files()
     try:
         import uvloop
@@ -55,4 +56,8 @@ if __name__ == "__main__":
         uvloop.install()
     except ImportError:
         print("without uvloop", file=sys.stderr)
-    web.run_app(application(), host="127.0.0.1", port=int(sys.argv[1]), print=None, access_log=None)
+    web.run_app(app, host="127.0.0.1", port=port, print=None, access_log=None)
+
+
+if __name__ == "__main__":
+    serve(application(), int(sys.argv[1]))
