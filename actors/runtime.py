@@ -59,7 +59,10 @@ WAKES_WAITING = 256  # a wake that is dropped costs nothing: the transition runs
 # Seconds after which a thread that waits for the interpreter is given it, instead of 0.005. The writer asks for
 # it after each statement of a group: 40 of 60 ms of a large group were waiting beside a busy loop.
 HANDOVER_S = 0.0005
-YOUNG = 10_000  # objects between two looks of the collector; Python's 700 come together with every group or two
+# The collector's thresholds. Python's 700 young objects come together with every group or two. A pass over the middle
+# generation takes half a microsecond an object, in which nothing else happens: 50 to 70 ms at 10,000 and 10, once a
+# crowd of 400 had come. The last one, of everything, is as rare as it was: a million objects.
+YOUNG, MIDDLE, OLD = 5000, 3, 66
 PENDING_CALLS = 1000  # to one actor, unanswered; past it hints are dropped and calls decided elsewhere
 
 Forget = Callable[[str, str], Awaitable[object]]
@@ -543,7 +546,7 @@ def _settle() -> None:
     had a fifth of the samples that held a saturated gateway's interpreter. Its threads hand that over quickly."""
     sys.setswitchinterval(HANDOVER_S)
     gc.freeze()
-    gc.set_threshold(YOUNG, 10, 10)
+    gc.set_threshold(YOUNG, MIDDLE, OLD)
 
 
 def _worker(settings: Settings, *, readers: int, gateway: bool = False) -> StoreWorker:

@@ -82,6 +82,9 @@ class Hub:
         if not watched:
             return
         heads = await self._worker.read(lambda store: store.heads(watched))
+        # Our own rows among them will be handed on in a moment. Whoever is woken before that reads them from the store:
+        # a page for each session of that group, once a second, in the middle of the traffic.
+        await self._worker.told()
         for session_id in watched:
             feed = self.feeds.get(session_id)
             if feed is None:

@@ -56,6 +56,8 @@ class StoreWorker:
         self.observe: Callable[[int, int, float], None] = lambda jobs, events, took_s: None
         self.storage_errors = {"unavailable": 0, "broken": 0}
         self.groups = self.jobs_done = 0
+        self._begun = self._told = 0  # groups that the writer has taken, and those of which the loop has been told
+        self._until_told: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     async def start(self) -> None:
         """Opens every connection; raises what the store raises."""
@@ -104,6 +106,14 @@ class StoreWorker:
         except queue.Full:
             raise StorageUnavailable("too many reads are waiting") from None
         return asyncio.wrap_future(future)
+
+    async def told(self) -> None:
+        """Until the loop has been told of whatever the writer was at: a row that a read found may be of that group."""
+        begun = self._begun
+        if self._told < begun:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._until_told.append((begun, future))
+            await future
 
     async def close(self) -> None:
         """Commits what was queued, then ends the threads."""
@@ -156,6 +166,7 @@ class StoreWorker:
                 if not self._jobs:
                     break
                 batch = self._take()
+                self._begun += 1
             self._settle(self._run(store, batch))
         store.close()
 
@@ -207,12 +218,19 @@ class StoreWorker:
             return
 
     def _tell(self, results: list[tuple[Done, Any]]) -> None:
-        for done, result in results:
-            try:
-                done(result)
-            except Exception as error:  # a bug in one answer's handling; the others of its group must still be told
-                emit("store.answer_failed", error=repr(error))
-        self.after_group()
+        try:
+            for done, result in results:
+                try:
+                    done(result)
+                except Exception as error:  # a bug in one answer's handling; the others must still be told
+                    emit("store.answer_failed", error=repr(error))
+            self.after_group()
+        finally:
+            self._told += 1
+            while self._until_told and self._until_told[0][0] <= self._told:
+                future = self._until_told.popleft()[1]
+                if not future.done():
+                    future.set_result(None)
 
     def _count(self, error: BaseException) -> None:
         if isinstance(error, StorageError):

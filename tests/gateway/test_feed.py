@@ -259,6 +259,32 @@ async def test_the_hub_sheds_what_nobody_needs_any_more() -> None:
     assert held(feed) <= 50
 
 
+@pytest.mark.parametrize("ours", [True, False])
+async def test_a_look_finds_what_others_wrote_and_leaves_to_the_group_what_is_of_our_own(ours: bool) -> None:
+    """A head may be read after its commit and before the loop is told of it: whoever is woken by the look would read
+    from the store what comes a moment later by itself."""
+    log = Log(1)
+
+    class Worker:
+        async def read(self, fn: Any) -> dict[str, Any]:
+            return {"s": (len(log.rows), log.stream_id)}
+
+        async def told(self) -> None:
+            if ours:
+                feed.publish(committed, group=1)
+                feed.wake()
+
+    hub = Hub(Worker(), asyncio.ensure_future)  # type: ignore[arg-type]
+    feed = hub.feeds["s"] = log.feed()
+    feed.stream_id = log.stream_id
+    cursor = subscribe(feed, log)
+    await all_up_to(1, cursor)
+    committed, reads = log.grow(3), log.reads
+    await hub.look()
+    assert seqs(await all_up_to(4, cursor)) == [2, 3, 4]
+    assert log.reads == reads + (0 if ours else 1)
+
+
 async def test_a_group_has_its_bound_too_and_only_the_newest_is_one() -> None:
     log = Log(1)
     feed = log.feed(limit=5, limit_bytes=50, limit_group=100)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import subprocess
 import sys
@@ -8,9 +9,14 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from actors import processes
+from actors.gateway import loops
 from actors.gateway.door import FairClock
-from actors.gateway.loops import TEND_PART
+from actors.gateway.loops import TEND_PART, at_its_moment
 from actors.law.requests import Submit
 from actors.protocol.ids import ulid
 from actors.store.sqlite import SqliteStore, now_ms
@@ -182,3 +188,62 @@ async def test_a_writer_that_hangs_fails_the_health_check_until_it_goes_on(house
         release.set()
     await hanging
     await eventually(is_well, 10)
+
+
+async def test_a_crowd_is_flushed_in_parts_and_everybody_is(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loops, "FLUSH_PART", 2)
+    await house.gateway.loops.stop()
+    wrappers = []
+    for n in range(5):
+        await house.session(f"s{n}")
+        wrappers.append(await house.wrapper(f"s{n}"))
+    written = 0
+    write = house.worker.write
+
+    async def counted(fn: Any) -> Any:
+        nonlocal written
+        written += 1
+        return await write(fn)
+
+    monkeypatch.setattr(house.worker, "write", counted)
+    for wrapper in wrappers:
+        await wrapper.say({"type": "heartbeat", "busy": False})
+    await eventually(lambda: all(c.seen for c in house.gateway.door.connections.values()))
+    before = {n: (await house.call("GET", f"/v1/sessions/s{n}"))["link"]["last_seen_at_ms"] for n in range(5)}
+    await asyncio.sleep(0.002)  # the clock of the store is of milliseconds
+    await house.gateway.loops.flush_seen()
+    assert written == 3
+    after = {n: (await house.call("GET", f"/v1/sessions/s{n}"))["link"]["last_seen_at_ms"] for n in range(5)}
+    assert all(after[n] > before[n] for n in range(5))
+    for wrapper in wrappers:
+        await wrapper.close()
+
+
+@given(
+    phase=st.floats(0, 1),
+    every_s=st.sampled_from([0.05, 0.25, 1.0, 3.0]),
+    took=st.lists(st.floats(0, 20), min_size=1, max_size=30),
+)
+def test_a_turn_keeps_its_moment_whatever_turns_take(phase: float, every_s: float, took: list[float]) -> None:
+    due, now = 100 + phase, 100 + phase
+    for taken in took:
+        now = max(now, due) + taken
+        before, due = due, at_its_moment(due + every_s, every_s, now)
+        assert due >= before + every_s * 0.999 and now - 1e-6 <= due <= max(now, before) + every_s * 1.001
+        turns = (due - 100 - phase) / every_s
+        assert abs(turns - round(turns)) < 1e-6, "apart from the others, for ever"
+
+
+async def test_the_turns_begin_apart_from_each_other(house: House) -> None:
+    await house.gateway.loops.stop()
+    begun: dict[str, float] = {}
+
+    async def every(name: str, every_s: float, turn: Any, phase_s: float) -> None:
+        begun[name] = phase_s
+
+    house.gateway.loops._every = every  # type: ignore[method-assign]
+    house.gateway.loops.start()
+    await asyncio.gather(*house.gateway.loops._tasks)
+    phases = sorted(begun.values())
+    assert begun["tick"] == 0, "the door is open from its first tick on"
+    assert len(phases) == 7 and min(b - a for a, b in itertools.pairwise(phases)) > 0.03

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from actors.law import requests as rq
 from actors.protocol.errors import HoldfastError
 from actors.protocol.ids import ulid
-from actors.store import append, hot
+from actors.store import append, hot, reads
 from actors.store.append import LONG_BYTES
 from actors.store.contract import Appended, AppendItem, AppendRefused, AppendResult, SessionFilter
 from actors.store.expect import BrokenExpectation
@@ -73,6 +73,20 @@ def test_reads_show_what_an_append_has_moved(world: World) -> None:
     world.store.settle("s")
     assert rows_of(world, "hot") == 0
     assert world.store.execution("s", "e1") == shown and world.store.session("s")["last_seq"] == told.head
+
+
+def test_the_heads_of_many_are_read_in_parts_without_those_that_are_gone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reads, "HEADS_PART", 2)
+    for k in range(5):
+        world.do(rq.CreateSession(session_id=f"s{k}", seed=ulid()))
+    world.do(rq.DeleteSession(session_id="s3", seed=ulid()))
+    of = {k: world.store.session(f"s{k}") for k in (0, 1, 2, 4)}
+    assert world.store.heads([f"s{k}" for k in range(6)]) == {
+        f"s{k}": (one["last_seq"], one["stream_id"]) for k, one in of.items()
+    }
+    assert world.store.heads([]) == {}
 
 
 def test_a_decision_of_another_process_is_about_what_stands_now(world: World) -> None:

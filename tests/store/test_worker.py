@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -223,3 +224,59 @@ def test_a_frozen_sign_stops_nobody(world: World) -> None:
     writer._rollback()
     assert other.transact(rq.CreateSession(session_id="x", seed=ulid())).status == 201
     os.close(fd)
+
+
+async def test_told_waits_for_the_group_that_the_writer_is_at(world: World) -> None:
+    entered, goes_on = threading.Event(), threading.Event()
+
+    def held() -> SqliteStore:
+        store = world.another_process()
+        commit = store.commit_group
+
+        def slowly(jobs: Any) -> Any:
+            done = commit(jobs)
+            entered.set()
+            assert goes_on.wait(10)
+            return done
+
+        store.commit_group = slowly  # type: ignore[method-assign]
+        return store
+
+    goes_on.set()
+    worker = StoreWorker(held, on_broken=lambda e: None)
+    await worker.start()
+    epoch = await running(worker, "s")
+    await asyncio.wait_for(worker.told(), 10)  # nothing is on its way
+    entered.clear()
+    goes_on.clear()
+    order: list[str] = []
+    worker.append(item("s", epoch, 2), lambda _: order.append("the group"))
+    worker.after_group = lambda: order.append("what comes after it")
+    assert await asyncio.to_thread(entered.wait, 10), "committed, and a read would find it"
+    waits = [asyncio.create_task(worker.told()) for _ in range(2)]
+    gives_up = asyncio.create_task(worker.told())
+    await asyncio.sleep(0)
+    gives_up.cancel()
+    for one in waits:
+        one.add_done_callback(lambda _: order.append("who waited"))
+    goes_on.set()
+    await asyncio.wait_for(asyncio.gather(*waits), 10)
+    await asyncio.wait_for(worker.told(), 10)
+    assert order == ["the group", "what comes after it", "who waited", "who waited"]
+    await worker.close()
+
+
+async def test_who_waits_for_a_group_hears_of_it_also_when_its_answers_fail(worker: StoreWorker) -> None:
+    def fails() -> None:
+        raise RuntimeError("a bug in what comes after a group")
+
+    worker.after_group = fails
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda *_: None)
+    try:
+        epoch = await running(worker, "s")
+        worker.append(item("s", epoch, 2), lambda _: None)
+        await worker.perform(rq.CreateSession(session_id="t", seed=ulid()))
+        await asyncio.wait_for(worker.told(), 10)
+    finally:
+        loop.set_exception_handler(None)
