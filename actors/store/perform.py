@@ -212,7 +212,9 @@ class Transitions(StationTransitions, Hot):
         c = self._c
         match effect:
             case fx.InsertSession(session):
-                c.execute(rows.insert("sessions", rows.SESSION_COLUMNS), rows.session_values(session))
+                # Nothing of it is older than its birth: retention need not look at each one of a crowd that comes.
+                columns = (*rows.SESSION_COLUMNS, "oldest_at_ms")
+                c.execute(rows.insert("sessions", columns), [*rows.session_values(session), view.wall_ms])
             case fx.SetSession(changes):
                 sql, values = rows.changes("sessions", changes, "id = ?")
                 expect(c.execute(sql, [*values, sid]).rowcount == 1, f"session {sid} is not there")

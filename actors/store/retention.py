@@ -1,16 +1,16 @@
 """What is old goes, a chunk per transaction: events, ended executions with what belongs to them, settled commands and
 callbacks, audit, stored answers, and the events of deleted sessions.
 
-The cost is by what is due. A session is looked at when its oldest event may be too old (`oldest_at_ms`, moved only
-here), which is once at its birth and then as often as something of it goes. Events go as a prefix, and first_seq moves
-in the same transaction: a reader sees both or neither.
+The cost is by what is due. A session is looked at when its oldest event may be too old (`oldest_at_ms`, set at its
+birth and moved only here), which is as often as something of it goes. Events go as a prefix, and first_seq moves in
+the same transaction: a reader sees both or neither.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from actors.protocol.defaults import (
     AUDIT_RETENTION_S,
@@ -24,6 +24,8 @@ from actors.store.hot import FRESH_KEEP_MS
 from actors.store.reads import Reads
 
 T = TypeVar("T")
+
+SESSION_ROWS: Final = 15  # what a look at one session counts: 60 µs of five statements, where a row that goes takes 4
 
 
 class Retention(Reads):
@@ -75,7 +77,7 @@ class Retention(Reads):
         return used
 
     def _events(self, before_ms: int, limit: int) -> int:
-        """Sessions looked at and events deleted, both counted."""
+        """Sessions looked at, SESSION_ROWS each, and events deleted."""
         used = 0
         while used < limit:
             row = self._c.execute(
@@ -85,7 +87,7 @@ class Retention(Reads):
             ).fetchone()
             if row is None:
                 break
-            used += 1 + self._prefix(row[0], before_ms, limit - used)
+            used += SESSION_ROWS + self._prefix(row[0], before_ms, limit - used)
         return used
 
     def _prefix(self, session_id: str, before_ms: int, limit: int) -> int:

@@ -15,6 +15,7 @@ from actors.law.webhooks import Again, Dead, Delivered
 from actors.protocol.defaults import NODE_EVENTS_KEPT, RETENTION_CHUNK
 from actors.protocol.ids import ulid
 from actors.store import schema
+from actors.store.retention import SESSION_ROWS
 from tests.node_world import NodeWorld
 from tests.world import World
 
@@ -83,14 +84,19 @@ def test_it_costs_by_what_is_due(world: World) -> None:
     """Statements are counted: a store of many sessions with nothing old is one look."""
     for n in range(300):
         world.create(f"s{n}")
-    keep(world)
-    for n in range(300):
         world.store.transact(rq.Submit(session_id=f"s{n}", seed=ulid(), execution_id="e"))
     said: list[str] = []
     world.store._c.set_trace_callback(said.append)
-    assert world.store.janitor(DAY_MS, DAY_MS) == 0
-    world.store._c.set_trace_callback(None)
+    assert world.store.janitor(DAY_MS, DAY_MS) == 0, "a crowd that has just come is nothing to look at"
     assert len(said) < 20, said
+    world.now_ms += 2 * DAY_MS
+    said.clear()
+    assert world.store.janitor(DAY_MS, 9 * DAY_MS) >= RETENTION_CHUNK
+    world.store._c.set_trace_callback(None)
+    looked = sum(statement.startswith("update sessions set first_seq") for statement in said)
+    assert 20 <= looked <= RETENTION_CHUNK // SESSION_ROWS, "the write lock is held for milliseconds, not for a crowd"
+    keep(world)
+    assert count(world, "events") == 0
     for table, column in (("sessions", "oldest_at_ms"), ("executions", "ended_at_ms"), ("callbacks", "settled_at_ms")):
         where = f"{column} < 5" + (" and deleted_at_ms is null" if table == "sessions" else "")
         plan = world.store._c.execute(f"explain query plan select 1 from {table} where {where} limit 1").fetchall()
