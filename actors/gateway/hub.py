@@ -7,6 +7,7 @@ watched (DESIGN §5).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final
@@ -19,6 +20,7 @@ from actors.store import rows
 from actors.store.contract import Appended, AppendItem, Page, Spelled, Store
 from actors.store.worker import StoreWorker
 
+TOLD_S: Final = 0.25  # for the group on its way: tens of milliseconds. What others wrote does not wait for a stuck one
 SUBSCRIBERS_MAX: Final = 1000  # per session; each costs a socket, and one loop wakes them all
 
 
@@ -82,9 +84,7 @@ class Hub:
         if not watched:
             return
         heads = await self._worker.read(lambda store: store.heads(watched))
-        # Our own rows among them will be handed on in a moment. Whoever is woken before that reads them from the store:
-        # a page for each session of that group, once a second, in the middle of the traffic.
-        await self._worker.told()
+        further: list[tuple[Feed, int]] = []
         for session_id in watched:
             feed = self.feeds.get(session_id)
             if feed is None:
@@ -94,8 +94,18 @@ class Hub:
                 feed.close()
             elif feed.stream_id is not None and head[1] != feed.stream_id:
                 feed.restored(head[1], head[0])
-            else:
-                feed.advance(head[0])
+            elif head[0] > feed.head:
+                further.append((feed, head[0]))
+        if not further:
+            return
+        # Our own rows among them are handed on in a moment. Whoever is woken before that reads them from the store: a
+        # page for each session of that group, once a second, in the middle of the traffic.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TOLD_S):
+                await self._worker.told()
+        for feed, last_seq in further:
+            if self.feeds.get(feed.session_id) is feed:
+                feed.advance(last_seq)
 
     # ------------------------------------------------------------ who watches
 

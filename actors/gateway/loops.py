@@ -2,7 +2,7 @@
 
 - tick (1 s): service time moves on, from the very loop that accepts sockets, so it stands still while no door is open.
 - tend (≤ 1 s): pings, slow peers, silent ones; every few seconds, whether their tokens still hold.
-- seen (3 s): last-seen of all connections that spoke, in one transaction.
+- seen (3 s): last-seen of all connections that spoke, in a few transactions.
 - look (1 s): what other processes committed: heads of what is watched, commands, actors.
 - webhooks (1 s): callbacks that are due go out.
 - watch over the reaper (1 s): silent for 5 s, the gateway ticks itself; a reaper that is there and frozen is ended.
@@ -35,7 +35,10 @@ REAPER_SILENT_MS: Final = 5000
 # wall clock, a healthy reaper has beaten again by then.
 REAPER_STRIKES: Final = 3
 SWEEP_LIMIT: Final = 500
-FLUSH_PART: Final = 100  # connections per transaction: 400 in one held the writer for 8 to 12 ms
+# Connections per transaction: 400 in one held the writer for 8 to 12 ms. Of thousands, no more than so many
+# transactions, each with its fsync: a flush is over long before the next.
+FLUSH_PART: Final = 100
+FLUSH_PARTS: Final = 20
 TEND_PART: Final = 100  # sockets looked at in one turn of the loop
 RESTART_S: Final = 1.0
 STUCK_S: Final = 15.0  # a writer gives up after 4 s, a group takes milliseconds; then /healthz fails and `up` acts
@@ -49,10 +52,9 @@ def _flush(sessions: list[tuple[str, str, bool]], nodes: list[tuple[str, str, st
 
 
 def at_its_moment(due: float, every_s: float, now: float) -> float:
-    """The first moment from now on that is a whole number of turns behind `due`: who was late does not drift towards
-    the others, and after a freeze they do not all meet."""
-    late = now - due
-    return due if late <= 0 else due + math.ceil(late / every_s) * every_s
+    """`due`; or, of the moments missed since, the last: its turn comes at once, and the next ones where they would have
+    been. So who was late does not drift towards the others."""
+    return max(due, due + math.floor((now - due) / every_s) * every_s)
 
 
 class Loops:
@@ -88,7 +90,7 @@ class Loops:
         )
         for nth, (name, every_s, turn) in enumerate(turns):
             # Apart from each other: all at once they held up everybody's events for 10 to 30 ms, every second.
-            phase_s = min(every_s, TICK_S) * nth / len(turns)
+            phase_s = TICK_S * nth / len(turns)
             task = asyncio.get_running_loop().create_task(
                 self._every(name, every_s, turn, phase_s), name=f"gateway-{name}"
             )
@@ -146,13 +148,16 @@ class Loops:
 
     async def flush_seen(self) -> None:
         spoke = [c for c in self.door.connections.values() if c.seen and c.epoch]
-        for start in range(0, len(spoke), FLUSH_PART):
-            part = spoke[start : start + FLUSH_PART]
+        size = max(FLUSH_PART, math.ceil(len(spoke) / FLUSH_PARTS))
+        for start in range(0, len(spoke), size):
+            part = [c for c in spoke[start : start + size] if self.door.connections.get(c.connection_id) is c]
             progressed = [c.progressed for c in part]
             sessions = [(c.subject, c.connection_id, c.progressed) for c in part if SessionRequest.owns(c.subject)]
             nodes = [
                 (c.subject.removeprefix(NODE), c.role, c.connection_id) for c in part if c.subject.startswith(NODE)
             ]
+            if not part:
+                continue
             flush = functools.partial(_flush, sessions, nodes)
             for peer in part:
                 peer.seen = peer.progressed = False

@@ -73,7 +73,7 @@ class Retention(Reads):
             gone, stands_next = self._cut(found[0], None, limit - used)
             if stands_next is None:
                 c.execute("update sessions set oldest_at_ms = -1 where id = ?", found)
-            used += 1 + gone
+            used += SESSION_ROWS + gone
         return used
 
     def _events(self, before_ms: int, limit: int) -> int:

@@ -148,8 +148,8 @@ def m002_operations(db: Any) -> None:
         create index callbacks_due on callbacks (next_at_ms) where state = 'due';
         create index callbacks_settled on callbacks (settled_at_ms) where settled_at_ms is not null;
 
-        -- No event of the session is older than this. 0: nobody has looked yet. -1: deleted, and none is left.
-        -- Only retention moves it, so that an append never touches the index.
+        -- No event of the session is older than this. 0: from before this column. -1: deleted, and none is left.
+        -- Only birth and retention set it, so that an append never touches the index.
         alter table sessions add column oldest_at_ms integer not null default 0;
         create index sessions_oldest on sessions (oldest_at_ms) where deleted_at_ms is null;
         create index sessions_emptying on sessions (id) where deleted_at_ms is not null and oldest_at_ms >= 0;

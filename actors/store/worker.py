@@ -166,12 +166,12 @@ class StoreWorker:
                 if not self._jobs:
                     break
                 batch = self._take()
-                self._begun += 1
             self._settle(self._run(store, batch))
         store.close()
 
     def _take(self) -> list[tuple[Any, Done]]:
         """A group, or one write of another kind, in the order of arrival."""
+        self._begun += 1
         batch: list[tuple[Any, Done]] = []
         events = 0
         while self._jobs and len(batch) < GROUP_JOBS and events < GROUP_EVENTS:

@@ -66,7 +66,6 @@ class Town:
         store.register_gateway("gw_1", 1, 1, "http://127.0.0.1:1")
         store.tick("gw_1")
         self._hire(store, "s0")
-        store.janitor(0, 0)  # each session is looked at once, soon after its birth: that of the copies is long ago
         _copy(store._c, sessions)
         assert store._c.execute("select count(*) from deadlines").fetchone()[0] >= sessions
         store._c.execute("pragma wal_checkpoint(truncate)")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from actors.gateway import hub as hub_module
 from actors.gateway.feed import AHEAD_PAGES, Batch, CaughtUp, Entry, Ephemeral, Feed, Gone, Reset, Slots, Subscription
 from actors.gateway.hub import Hub, pages_behind
 from actors.protocol.defaults import FEED_BYTES, PAGE_EVENTS
@@ -283,6 +284,53 @@ async def test_a_look_finds_what_others_wrote_and_leaves_to_the_group_what_is_of
     await hub.look()
     assert seqs(await all_up_to(4, cursor)) == [2, 3, 4]
     assert log.reads == reads + (0 if ours else 1)
+
+
+class Stuck:
+    """A worker whose writer hangs: its reads go on."""
+
+    def __init__(self, heads: dict[str, Any]) -> None:
+        self.heads, self.asked = heads, asyncio.Event()
+
+    async def read(self, fn: Any) -> dict[str, Any]:
+        return self.heads
+
+    async def told(self) -> None:
+        self.asked.set()
+        await asyncio.Event().wait()
+
+
+async def test_a_look_does_not_wait_for_a_writer_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_module, "TOLD_S", 0.01)
+    log = Log(1)
+    hub = Hub(Stuck({"s": (4, log.stream_id)}), asyncio.ensure_future)  # type: ignore[arg-type]
+    feed = hub.feeds["s"] = log.feed()
+    feed.stream_id = log.stream_id
+    cursor = subscribe(feed, log)
+    await all_up_to(1, cursor)
+    log.grow(3)
+    await asyncio.wait_for(hub.look(), 10)
+    assert seqs(await all_up_to(4, cursor)) == [2, 3, 4]
+
+
+async def test_what_a_look_found_is_for_those_feeds_only_that_stood_then() -> None:
+    """A session that is gone, or another log, is told at once; and what was read before a feed was made says nothing
+    to it."""
+    stuck = Stuck({"new": (9, "str_1"), "other": (3, "str_2"), "same": (1, "str_1")})
+    hub = Hub(stuck, asyncio.ensure_future)  # type: ignore[arg-type]
+    feeds = {name: Log(1).feed() for name in ("gone", "new", "other", "same")}
+    for name, feed in feeds.items():
+        hub.feeds[name] = feed
+        feed.stream_id = "str_1"
+        feed.advance(1)
+    looking = asyncio.create_task(hub.look())
+    await asyncio.wait_for(stuck.asked.wait(), 10)
+    assert feeds["gone"].gone and feeds["other"].stream_id == "str_2" and feeds["other"].head == 3
+    assert feeds["new"].head == 1 and not feeds["same"].gone
+    later = hub.feeds["new"] = Log(1).feed()
+    again = hub.feeds["gone"] = Log(1).feed()
+    await asyncio.wait_for(looking, 10)
+    assert later.head == 0 and not again.gone and feeds["new"].head == 1
 
 
 async def test_a_group_has_its_bound_too_and_only_the_newest_is_one() -> None:

@@ -18,6 +18,7 @@ from actors.gateway import loops
 from actors.gateway.door import FairClock
 from actors.gateway.loops import TEND_PART, at_its_moment
 from actors.law.requests import Submit
+from actors.protocol.errors import HoldfastError
 from actors.protocol.ids import ulid
 from actors.store.sqlite import SqliteStore, now_ms
 from tests.gateway.house import House, eventually, output
@@ -229,9 +230,41 @@ def test_a_turn_keeps_its_moment_whatever_turns_take(phase: float, every_s: floa
     for taken in took:
         now = max(now, due) + taken
         before, due = due, at_its_moment(due + every_s, every_s, now)
-        assert due >= before + every_s * 0.999 and now - 1e-6 <= due <= max(now, before) + every_s * 1.001
+        assert due >= before + every_s * 0.999 and due > now - every_s * 1.001, "each moment once, and none is owed"
+        assert due <= max(now, before + every_s) + 1e-6, "who is late has its turn at once"
         turns = (due - 100 - phase) / every_s
         assert abs(turns - round(turns)) < 1e-6, "apart from the others, for ever"
+
+
+async def test_a_loop_begins_at_its_phase_and_stays_there_through_slow_and_failing_turns(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await house.gateway.loops.stop()
+    now, begun = 50.0, list[float]()
+    took = iter([0.0, 0.4, 1.3, 2.6, 0.0])
+    fails: dict[int, Exception] = {1: HoldfastError("storage_unavailable"), 4: ValueError("a mistake of ours")}
+
+    async def turn() -> None:
+        nonlocal now
+        begun.append(now)
+        try:
+            now += next(took)
+        except StopIteration:
+            raise asyncio.CancelledError from None
+        if (error := fails.get(len(begun))) is not None:
+            raise error
+
+    async def sleep(s: float) -> None:
+        nonlocal now
+        now += s
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    house.gateway.loops._clock = lambda: now
+    with pytest.raises(asyncio.CancelledError):
+        await house.gateway.loops._every("x", 1.0, turn, 0.3)
+    monkeypatch.undo()
+    # The third turn ends at 53.6, so that of 53.3 comes at once; the fourth at 56.2, so that of 55.3 does.
+    assert begun == pytest.approx([50.3, 51.3, 52.3, 53.6, 56.2, 56.3])
 
 
 async def test_the_turns_begin_apart_from_each_other(house: House) -> None:

@@ -514,8 +514,8 @@ CATALOGUE: Final[tuple[Mutant, ...]] = (
         "one answer's trouble silences the rest of its group",
         "G11",
         "actors/store/worker.py",
-        "                done(result)\n            except Exception as error:",
-        "                done(result)\n            except NotImplementedError as error:",
+        "                    done(result)\n                except Exception as error:",
+        "                    done(result)\n                except NotImplementedError as error:",
         ("tests/store/test_answers.py::test_an_answer_that_is_handled_badly_keeps_no_other_from_being_told",),
     ),
     Mutant(

@@ -394,7 +394,6 @@ def test_a_chain_with_a_hole_is_an_error_and_not_a_shorter_log(world: World) -> 
 def test_a_chain_with_a_hole_holds_up_nobody_else(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hot, "FRESH_ROWS", 100)
     told = Told(world)
-    world.store.janitor(10 * DAY_MS)  # retention's own look at a new session is behind it
     for n in range(3):
         told.append(said("output", n))
     world.store._c.execute("delete from fresh where seq = ? and session_id = 's'", (told.head - 1,))
