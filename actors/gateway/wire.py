@@ -165,6 +165,7 @@ class Wire:
         self._heard_at = self._pinged_at = now()
         self._heard = False  # since the last look
         self._awaiting_pong = False
+        self._draining = False
         self._backlog = 0
         self._shrunk_at: float | None = None  # since when the backlog is high and has not shrunk
 
@@ -207,13 +208,17 @@ class Wire:
         if low <= BACKLOG_BYTES:
             return
         shrunk_at = self.now()
-        while (backlog := self.backlog) > BACKLOG_BYTES // 4 and not self.ws.closed:
-            if backlog < low:
-                low, shrunk_at = backlog, self.now()
-            elif self.now() - shrunk_at > self.slow_s:
-                raise Slow
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 0.25)
+        self._draining = True
+        try:
+            while (backlog := self.backlog) > BACKLOG_BYTES // 4 and not self.ws.closed:
+                if backlog < low:
+                    low, shrunk_at = backlog, self.now()
+                elif self.now() - shrunk_at > self.slow_s:
+                    raise Slow
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 0.25)
+        finally:
+            self._draining = False
 
     # ------------------------------------------------------------ life
 
@@ -244,6 +249,10 @@ class Wire:
         elif self._arrived() - self._complete > self.pace.unfinished_max:
             self.excess = self.excess or "fragments"
         if backlog > BACKLOG_BYTES:
+            # Whoever drains judges the same, and can say why: after a stand-still of the loop both were due at once,
+            # and a subscriber that we cut first never heard its 4008.
+            if self._draining:
+                return
             if self._shrunk_at is None or backlog < self._backlog:
                 self._shrunk_at = now
             elif now - self._shrunk_at > self.slow_s:
