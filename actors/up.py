@@ -14,6 +14,7 @@ import fcntl
 import hashlib
 import json
 import os
+import random
 import secrets
 import select
 import shutil
@@ -52,6 +53,9 @@ TERM_S = 3.0
 FILES_WANTED = 20_500  # the gateway's 20,000 sockets (door.py) and what is its own
 FILES_OWN = 500  # 250 were seen with everything awake
 FILES_FEW = 10_000 + FILES_OWN  # less is worth a word: systems come with 1,024, and the next socket is simply refused
+# Below those that Linux gives to outgoing connections (32,768 on): ten seconds and more pass between the choice of a
+# port and its use, and meanwhile any connection of anybody's could have had it (seen: a minute without a gateway).
+QUIET_PORTS = range(20_000, 32_000)
 JANITOR_EVERY_S = 60.0
 DEAD_LOGS_KEPT = 100  # files of dead workers kept for whoever asks why; 5 files, 1 to 16 KB, per wake of an actor
 RAY_DIR_MAX = 44  # characters: Ray puts AF_UNIX sockets below it, and those have 107
@@ -494,7 +498,7 @@ def choose_port(settings: Settings) -> Settings:
     with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as door:
         door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            door.bind((settings.host, port))
+            door.bind((settings.host, port or free_port(settings.host)))
         except OSError as error:
             message = (
                 f"{settings.host}:{port} cannot be used ({error.strerror}); give --port, or --port 0 for a free one"
@@ -504,9 +508,18 @@ def choose_port(settings: Settings) -> Settings:
 
 
 def free_port(host: str) -> int:
-    with socket.socket() as door:
-        door.bind((host, 0))
-        return int(door.getsockname()[1])
+    """One of QUIET_PORTS if any of a hundred is free; else whatever the kernel gives. Errors: OSError, for a host that
+    is not ours."""
+    for port in (*random.sample(QUIET_PORTS, 100), 0):
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as door:
+            try:
+                door.bind((host, port))
+            except OSError:
+                if port == 0:
+                    raise
+                continue
+            return int(door.getsockname()[1])
+    raise AssertionError("port 0 is bound or raises")
 
 
 def bracketed(host: str) -> str:

@@ -16,6 +16,7 @@ STARTS, OUTPUT_BYTES = 5, 200_000_000
 
 def measure(bench: Bench) -> Iterator[Figures]:
     size = round(OUTPUT_BYTES * bench.scale)
+    bench.end_services()  # a service of its own: what other benchmarks have left awake would be beside it
     service = bench.service
     # Lines that a program could say, numbered, so that nothing along the way can make them cheap.
     command = f"seq -f 'line %.0f of a job that has much to say about what it does' {size // 60}"

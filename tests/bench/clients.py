@@ -19,6 +19,7 @@ import orjson
 from tests.bench import proc
 from tests.bench.peers import (
     TEXT,
+    Heard,
     connect,
     ends,
     frame_of,
@@ -145,31 +146,26 @@ async def pace(o: dict[str, Any]) -> None:
 
         pairs = await in_turn(pair, o["names"])
 
-        async def receive(sink: Any) -> None:
-            async for message in sink:
-                now = time.perf_counter_ns()
-                frame = orjson.loads(message.data)
-                for event in frame.get("events", ()):
-                    if event["type"] == "output":
-                        took.append((now - event["data"]["at"]) / 1e6)
-
-        async def drain(source: Any) -> None:
-            async for _ in source:
-                continue
+        def take(raw: bytes) -> None:
+            now = time.perf_counter_ns()
+            frame = orjson.loads(raw)
+            for event in frame.get("events", ()):
+                if event["type"] == "output":
+                    took.append((now - event["data"]["at"]) / 1e6)
 
         async def produce() -> None:
             """An event of each session in turn, evenly spread over the step."""
-            open_, step = [source for source, _ in pairs], 1 / (o["rate"] * len(pairs))
+            open_, step = [*zip(sources, answers, strict=True)], 1 / (o["rate"] * len(pairs))
             due = time.perf_counter()
             for i in range(round(o["rate"] * o["seconds"])):
-                for k, source in enumerate(open_):
+                for k, (source, answered) in enumerate(open_):
                     due += step
                     await asyncio.sleep(max(0.0, due - time.perf_counter()))
                     if source is None:
                         continue
-                    if source.closed:  # an overloaded service says so; then the rate was not sustained
-                        closed.append(source.close_code)
-                        open_[k] = None
+                    if answered.close_code is not None:  # overload is said so; then the rate was not sustained
+                        closed.append(answered.close_code)
+                        open_[k] = None, answered
                         continue
                     now = time.perf_counter()
                     made_at = due if now - due > TIMER_S else now  # if we are behind, that is part of the delay
@@ -177,8 +173,9 @@ async def pace(o: dict[str, Any]) -> None:
                     frame = {"type": "events", "execution_id": "e1", "seq": i + 2, "events": [event]}
                     await source.send_frame(orjson.dumps(frame), aiohttp.WSMsgType.TEXT)
 
-        listening = [asyncio.create_task(receive(sink)) for _, sink in pairs]
-        listening += [asyncio.create_task(drain(source)) for source, _ in pairs]
+        sources = [source for source, _ in pairs]
+        answers = [Heard(source, lambda raw: None) for source in sources]
+        sinks = [Heard(sink, take) for _, sink in pairs]
         go()
         began = time.time()
         await produce()
@@ -186,8 +183,7 @@ async def pace(o: dict[str, Any]) -> None:
         wanted, until = round(o["rate"] * o["seconds"]) * len(pairs), time.time() + 10
         while len(took) < wanted and time.time() < until:  # the last ones arrive; nothing may be missing
             await asyncio.sleep(0.01)
-        for task in listening:
-            task.cancel()
+        assert not any(sink.close_code for sink in sinks), "a subscriber was closed"
         assert len(took) == wanted or closed, f"{len(took)} of {wanted} events came"
         tell(quantiles(took) | {"seconds": took_s, "closed": len(closed)})
 
