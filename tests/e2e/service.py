@@ -61,7 +61,11 @@ class Service:
                 stderr=log,
                 cwd=self.folder,
             )
-        eventually(lambda: self.ready_file.exists() or self.up.poll() is not None, within, what="up is ready")
+        try:
+            eventually(lambda: self.ready_file.exists() or self.up.poll() is not None, within, what="up is ready")
+        except AssertionError:
+            self.end()  # a fixture that never came to its yield ends nothing
+            raise
         assert self.up.poll() is None, self.log.read_text()[-4000:]
         said = json.loads(self.ready_file.read_text())
         self.url, self.token = said["url"].rstrip("/"), said["token"]
