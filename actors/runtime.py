@@ -60,7 +60,7 @@ WAKES_WAITING = 256  # a wake that is dropped costs nothing: the transition runs
 # it after each statement of a group: 40 of 60 ms of a large group were waiting beside a busy loop.
 HANDOVER_S = 0.0005
 # The collector's thresholds. Python's 700 young objects come together with every group or two. A pass over the middle
-# generation takes half a microsecond an object, in which nothing else happens: 50 to 70 ms at 10,000 and 10, once a
+# generation takes half a microsecond an object, in which nothing else happens: 47 to 68 ms at 10,000 and 10, once a
 # crowd of 400 had come. The last one, of everything, is as rare as it was: a million objects.
 YOUNG, MIDDLE, OLD = 5000, 3, 66
 PENDING_CALLS = 1000  # to one actor, unanswered; past it hints are dropped and calls decided elsewhere

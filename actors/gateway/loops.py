@@ -35,7 +35,7 @@ REAPER_SILENT_MS: Final = 5000
 # wall clock, a healthy reaper has beaten again by then.
 REAPER_STRIKES: Final = 3
 SWEEP_LIMIT: Final = 500
-# Connections per transaction: 400 in one held the writer for 8 to 12 ms. Of thousands, no more than so many
+# Connections per transaction: 400 in one held the writer for 8 to 10 ms. Of thousands, no more than so many
 # transactions, each with its fsync: a flush is over long before the next.
 FLUSH_PART: Final = 100
 FLUSH_PARTS: Final = 20
@@ -150,14 +150,12 @@ class Loops:
         spoke = [c for c in self.door.connections.values() if c.seen and c.epoch]
         size = max(FLUSH_PART, math.ceil(len(spoke) / FLUSH_PARTS))
         for start in range(0, len(spoke), size):
-            part = [c for c in spoke[start : start + size] if self.door.connections.get(c.connection_id) is c]
+            part = spoke[start : start + size]
             progressed = [c.progressed for c in part]
             sessions = [(c.subject, c.connection_id, c.progressed) for c in part if SessionRequest.owns(c.subject)]
             nodes = [
                 (c.subject.removeprefix(NODE), c.role, c.connection_id) for c in part if c.subject.startswith(NODE)
             ]
-            if not part:
-                continue
             flush = functools.partial(_flush, sessions, nodes)
             for peer in part:
                 peer.seen = peer.progressed = False

@@ -25,7 +25,7 @@ from actors.store.reads import Reads
 
 T = TypeVar("T")
 
-SESSION_ROWS: Final = 15  # what a look at one session counts: 60 µs of five statements, where a row that goes takes 4
+SESSION_ROWS: Final = 15  # of a look at one session: 60 µs for five statements, and some 3 for a row that goes
 
 
 class Retention(Reads):

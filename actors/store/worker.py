@@ -57,6 +57,7 @@ class StoreWorker:
         self.storage_errors = {"unavailable": 0, "broken": 0}
         self.groups = self.jobs_done = 0
         self._begun = self._told = 0  # groups that the writer has taken, and those of which the loop has been told
+        # One a second at most (the look), given up after 0.25 s; the next telling clears them.
         self._until_told: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     async def start(self) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from actors.up import free_port
 from tests.conftest import eventually
 from tests.e2e.service import ROOT, Service
 
@@ -133,7 +134,7 @@ class Bench:
     def bare(self, module: str) -> str:
         """The yardstick of this module's name."""
         if module not in self._bare:
-            port = free_port()
+            port = free_port("127.0.0.1")
             argv = [sys.executable, "-m", f"tests.bench.{module}", str(port), str(self.folder / f"{module}.db")]
             self._bare[module] = subprocess.Popen(argv, env=ENV), port
             eventually(lambda: _listens(port), 10, what=f"the {module} listens")
@@ -194,12 +195,6 @@ class Bench:
         self.end_services()
         for module in list(self._bare):
             self.end_bare(module)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _listens(port: int) -> bool:

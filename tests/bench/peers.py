@@ -36,7 +36,7 @@ async def connect(http: aiohttp.ClientSession, url: str, **kw: Any) -> aiohttp.C
 
 class Heard(WebSocketDataQueue):
     """What a socket brings, handed on as it is read from the line. A `receive` costs a future, a task's turn and three
-    coroutines for each frame: the load's maker had 64 µs for an event with it, and the service beside it went short."""
+    coroutines for each frame, on the cores that the service is measured on."""
 
     def __init__(self, ws: aiohttp.ClientWebSocketResponse, take: Callable[[bytes], object]) -> None:
         line = ws._response.connection

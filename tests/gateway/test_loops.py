@@ -211,7 +211,7 @@ async def test_a_crowd_is_flushed_in_parts_and_everybody_is(house: House, monkey
         await wrapper.say({"type": "heartbeat", "busy": False})
     await eventually(lambda: all(c.seen for c in house.gateway.door.connections.values()))
     before = {n: (await house.call("GET", f"/v1/sessions/s{n}"))["link"]["last_seen_at_ms"] for n in range(5)}
-    await asyncio.sleep(0.002)  # the clock of the store is of milliseconds
+    await eventually(lambda: now_ms() > max(before.values()))
     await house.gateway.loops.flush_seen()
     assert written == 3
     after = {n: (await house.call("GET", f"/v1/sessions/s{n}"))["link"]["last_seen_at_ms"] for n in range(5)}

@@ -16,10 +16,10 @@ from actors.config import Settings
 def test_a_port_of_our_choice_is_none_that_an_outgoing_connection_could_get(tmp_path: Path, host: str) -> None:
     if ":" in host and not Path("/proc/net/if_inet6").exists():
         pytest.skip("no IPv6 here")
-    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert up.QUIET_PORTS.stop <= 32_768, "where Linux begins, unless it is told otherwise"
     for _ in range(20):
         chosen = up.choose_port(Settings(data_dir=tmp_path, host=host, port=0)).port
-        assert chosen in up.QUIET_PORTS and chosen < max(lowest, up.QUIET_PORTS.stop)
+        assert chosen in up.QUIET_PORTS
 
 
 def test_a_taken_port_is_passed_over_and_without_a_quiet_one_any_will_do(

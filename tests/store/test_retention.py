@@ -149,6 +149,19 @@ def test_a_deleted_session_is_looked_at_until_it_is_empty_and_never_again(world:
     assert keep(world, 100) == 1
 
 
+def test_a_crowd_of_deleted_sessions_is_emptied_in_chunks_of_milliseconds(world: World) -> None:
+    for n in range(200):
+        world.create(f"s{n}")
+        world.do(rq.DeleteSession(session_id=f"s{n}", seed=ulid()))
+    said: list[str] = []
+    world.store._c.set_trace_callback(said.append)
+    assert world.store.janitor(DAY_MS) >= RETENTION_CHUNK
+    world.store._c.set_trace_callback(None)
+    emptied = sum(statement.startswith("update sessions set oldest_at_ms = -1") for statement in said)
+    assert 20 <= emptied <= RETENTION_CHUNK // SESSION_ROWS
+    assert keep(world) < 20 and count(world, "events") == 0
+
+
 @pytest.mark.parametrize("live", [True, False])
 def test_a_store_of_the_first_version_is_brought_forward(tmp_path: Path, live: bool) -> None:
     world = World(tmp_path)
