@@ -8,6 +8,7 @@ deadline. The last test builds such a cycle, to show that it is found.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -26,10 +27,15 @@ from tests.gateway.work import GROUP, Work
 from tests.runtime.test_order_actor import Recorder
 
 ROUNDS, PHONES, EACH = 15, 4, 40
+MEET_S = 0.25  # how long a turn is held until the other side's is, too: below the deadline, so it is no standstill
 
 
 class OneAtATime:
-    """An ActorPort over the real shells in this process. cycle: each waits for the other inside its own turn."""
+    """An ActorPort over the real shells in this process.
+
+    cycle: each waits for the other inside its own turn. It first holds that turn for MEET_S until one of the other kind
+    is held, too: left to chance, the two turns met in three storms of five.
+    """
 
     def __init__(self, house: House, *, cycle: bool = False) -> None:
         self.house, self.cycle = house, cycle
@@ -37,6 +43,7 @@ class OneAtATime:
         self.shells: dict[str, SessionActor] = {}
         self.answered: Counter[str] = Counter()
         self.frozen: list[str] = []
+        self.held = {ORDER: asyncio.Event(), NODE: asyncio.Event()}
 
     def awake(self, subject: str) -> bool:
         return subject.startswith((ORDER, NODE))
@@ -63,11 +70,19 @@ class OneAtATime:
 
     async def _wait_for_the_others(self, outcome: Outcome, within_s: float) -> None:
         for report in upward_of(outcome.answer).tasks:
+            await self._meet(NODE, ORDER)
             await self.call(report, None, within_s)
         for said in outcome.speech:
             if isinstance(said, NodeNoticed):
+                await self._meet(ORDER, NODE)
                 take = TakeNotice(node_id=said.node_id, notice_id=said.notice_id, seed=ulid())
                 await self.call(take, None, within_s)
+
+    async def _meet(self, mine: str, other: str) -> None:
+        self.held[mine].set()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.held[other].wait(), MEET_S)
+        self.held[mine].clear()
 
 
 async def storm(work: Work, port: OneAtATime) -> None:
