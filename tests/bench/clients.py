@@ -19,7 +19,7 @@ import orjson
 from tests.bench import proc
 from tests.bench.peers import (
     TEXT,
-    Heard,
+    Line,
     connect,
     ends,
     frame_of,
@@ -28,9 +28,9 @@ from tests.bench.peers import (
     in_turn,
     opened,
     own_the_pipe,
+    pair_of_lines,
     quantiles,
     tell,
-    watching,
 )
 
 TIMER_S = 0.001  # how exactly a loop sleeps
@@ -137,12 +137,11 @@ async def pace(o: dict[str, Any]) -> None:
     async with http_of(o) as http:
         relay = o.get("relay")
 
-        async def pair(sid: str) -> tuple[Any, Any]:
+        async def pair(sid: str) -> tuple[Line, Line]:
             if relay:
-                sink = await connect(http, f"{relay}/out/{sid}")
-                return await connect(http, f"{relay}/in/{sid}"), sink
-            source, _ = await opened(http, o["base"], sid)
-            return source, await watching(http, o["base"], sid)
+                sink = await Line.to(http, f"{relay}/out/{sid}")
+                return await Line.to(http, f"{relay}/in/{sid}"), sink
+            return await pair_of_lines(http, o["base"], sid)
 
         pairs = await in_turn(pair, o["names"])
 
@@ -155,27 +154,28 @@ async def pace(o: dict[str, Any]) -> None:
 
         async def produce() -> None:
             """An event of each session in turn, evenly spread over the step."""
-            open_, step = [*zip(sources, answers, strict=True)], 1 / (o["rate"] * len(pairs))
+            open_, step = dict(enumerate(pairs)), 1 / (o["rate"] * len(pairs))
             due = time.perf_counter()
             for i in range(round(o["rate"] * o["seconds"])):
-                for k, (source, answered) in enumerate(open_):
+                for k in range(len(pairs)):
                     due += step
-                    await asyncio.sleep(max(0.0, due - time.perf_counter()))
-                    if source is None:
+                    if due > time.perf_counter():  # what is due together is sent together: a loop sleeps a millisecond
+                        await asyncio.sleep(due - time.perf_counter())
+                    if k not in open_:
                         continue
-                    if answered.close_code is not None:  # overload is said so; then the rate was not sustained
-                        closed.append(answered.close_code)
-                        open_[k] = None, answered
+                    source, _ = open_[k]
+                    if source.close_code is not None:  # overload is said so; then the rate was not sustained
+                        closed.append(source.close_code)
+                        del open_[k]
                         continue
                     now = time.perf_counter()
                     made_at = due if now - due > TIMER_S else now  # if we are behind, that is part of the delay
                     event = {"type": "output", "ts_ms": 1, "data": {"text": TEXT, "at": round(made_at * 1e9)}}
                     frame = {"type": "events", "execution_id": "e1", "seq": i + 2, "events": [event]}
-                    await source.send_frame(orjson.dumps(frame), aiohttp.WSMsgType.TEXT)
+                    source.send(orjson.dumps(frame))
 
-        sources = [source for source, _ in pairs]
-        answers = [Heard(source, lambda raw: None) for source in sources]
-        sinks = [Heard(sink, take) for _, sink in pairs]
+        for source, sink in pairs:
+            source.take, sink.take = (lambda raw: None), take
         go()
         began = time.time()
         await produce()
@@ -183,7 +183,7 @@ async def pace(o: dict[str, Any]) -> None:
         wanted, until = round(o["rate"] * o["seconds"]) * len(pairs), time.time() + 10
         while len(took) < wanted and time.time() < until:  # the last ones arrive; nothing may be missing
             await asyncio.sleep(0.01)
-        assert not any(sink.close_code for sink in sinks), "a subscriber was closed"
+        assert not any(sink.close_code for _, sink in pairs), "a subscriber was closed"
         assert len(took) == wanted or closed, f"{len(took)} of {wanted} events came"
         tell(quantiles(took) | {"seconds": took_s, "closed": len(closed)})
 

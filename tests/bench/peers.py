@@ -15,12 +15,13 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
-from aiohttp._websocket.reader import WebSocketDataQueue, WebSocketReader
+from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
 TEXT = "0123456789012345678901234567890123456789"
+PROTOCOLS = ("holdfast.v1",)
 PAUSE_S = 0.1
 AT_ONCE = 64  # connects or requests at a time: a crowd that comes through a door, not a flood of half-open sockets
 
@@ -34,37 +35,66 @@ async def connect(http: aiohttp.ClientSession, url: str, **kw: Any) -> aiohttp.C
     return await http.ws_connect(url, compress=0, max_msg_size=0, autoping=True, **kw)
 
 
-class Heard(WebSocketDataQueue):
-    """What a socket brings, handed on as it is read from the line. A `receive` costs a future, a task's turn and three
-    coroutines for each frame, on the cores that the service is measured on."""
+class Line(WSListener):  # type: ignore[misc]  # it is compiled, and says no types
+    """A socket at the price of its frames: what aiohttp takes for one (a future, a task's turn, three coroutines) is
+    taken from the cores that the service is measured on. It can what `enter` and `watching` need; then `take` is it."""
 
-    def __init__(self, ws: aiohttp.ClientWebSocketResponse, take: Callable[[bytes], object]) -> None:
-        line = ws._response.connection
-        assert line is not None and line.protocol is not None
-        loop = asyncio.get_running_loop()
-        super().__init__(line.protocol, 1 << 16, loop=loop)
-        self._ws, self._take, self._loop_of, self.close_code = ws, take, loop, None
-        self._pongs: set[asyncio.Task[None]] = set()
-        line.protocol._payload_parser = WebSocketReader(self, 0, compress=False, decode_text=False)
+    def __init__(self) -> None:
+        self.close_code: int | None = None
+        self.take: Callable[[bytes], object] = self._keep
+        self._kept: asyncio.Queue[bytes] = asyncio.Queue()  # a handful, while it is being opened
+        self._transport: WSTransport
 
-    def feed_data(self, data: Any, size: int) -> None:
-        kind = data[0]
-        if kind is aiohttp.WSMsgType.TEXT:
-            self._take(data[1])
-        elif kind is aiohttp.WSMsgType.PING:
-            pong = self._loop_of.create_task(self._ws.pong(data[1]))
-            self._pongs.add(pong)
-            pong.add_done_callback(self._pongs.discard)
-        elif kind is aiohttp.WSMsgType.CLOSE:
-            self.close_code = data[1]
+    @classmethod
+    async def to(cls, http: aiohttp.ClientSession, url: str, protocols: tuple[str, ...] = ()) -> Line:
+        headers = {**http.headers, **({"Sec-WebSocket-Protocol": ", ".join(protocols)} if protocols else {})}
+        _, line = await ws_connect(cls, url.replace("http", "ws", 1), extra_headers=headers)
+        return line  # type: ignore[no-any-return]
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self._transport = transport
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if frame.msg_type == WSMsgType.TEXT:
+            self.take(frame.get_payload_as_bytes())
+        elif frame.msg_type == WSMsgType.CLOSE:
+            self.close_code = int(frame.get_close_code())
+            transport.disconnect()
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        self.close_code = self.close_code or 1006
+
+    def send(self, text: bytes) -> None:
+        self._transport.send(WSMsgType.TEXT, text)
+
+    async def send_json(self, frame: dict[str, Any]) -> None:
+        self.send(json.dumps(frame).encode())
+
+    async def receive_json(self, *, timeout: float) -> Any:
+        return json.loads(await asyncio.wait_for(self._kept.get(), timeout))
+
+    def _keep(self, text: bytes) -> None:
+        self._kept.put_nowait(text)
+
+
+class Socket(Protocol):
+    """What aiohttp's and a `Line` have in common."""
+
+    async def send_json(self, frame: dict[str, Any], /) -> None: ...
+
+    async def receive_json(self, *, timeout: float) -> Any: ...
 
 
 async def watching(http: aiohttp.ClientSession, base: str, sid: str) -> aiohttp.ClientWebSocketResponse:
     """A subscriber of what comes from here on. It stands where its snapshot says, and nowhere before it came."""
     ws = await connect(http, f"{base}/v1/sessions/{sid}/stream")
+    await stands(ws)
+    return ws
+
+
+async def stands(ws: Socket) -> None:
     snapshot = await ws.receive_json(timeout=60)
     assert snapshot["type"] == "snapshot", snapshot
-    return ws
 
 
 async def create(http: aiohttp.ClientSession, base: str, sid: str) -> None:
@@ -81,23 +111,27 @@ async def enter(
     http: aiohttp.ClientSession, base: str, sid: str, attempt: int = 1, executions: list[Any] | None = None
 ) -> tuple[aiohttp.ClientWebSocketResponse, dict[str, Any]]:
     """A wrapper's socket up to `ready`, and the hello_ack; `took_ms` in it: from the hello on."""
-    ws = await connect(http, f"{base}/v1/sessions/{sid}/ingest", protocols=("holdfast.v1",))
+    ws = await connect(http, f"{base}/v1/sessions/{sid}/ingest", protocols=PROTOCOLS)
+    return ws, await greet(ws, sid, attempt, executions)
+
+
+async def greet(ws: Socket, sid: str, attempt: int = 1, executions: list[Any] | None = None) -> dict[str, Any]:
     hello = {"type": "hello", "protocol": 1, "wrapper_id": f"w_{sid}", "instance_id": f"i_{sid}", "attempt": attempt}
     began = time.perf_counter()
     await ws.send_json({**hello, "executions": executions or [], "spool": {"state": "ok"}})
-    hello_ack = await ws.receive_json(timeout=30)
+    hello_ack: dict[str, Any] = await ws.receive_json(timeout=30)
     hello_ack["took_ms"] = (time.perf_counter() - began) * 1000
     assert hello_ack["type"] == "hello_ack", hello_ack
     await ws.send_json({"type": "ready"})
-    return ws, hello_ack
+    return hello_ack
 
 
-async def begin(ws: aiohttp.ClientWebSocketResponse, execution_id: str = "e1") -> None:
+async def begin(ws: Socket, execution_id: str = "e1") -> None:
     await ws.send_json({"type": "started", "execution_id": execution_id, "seq": 1, "pid": 1})
     await until(ws, "ack")
 
 
-async def until(ws: aiohttp.ClientWebSocketResponse, *types: str) -> dict[str, Any]:
+async def until(ws: Socket, *types: str) -> dict[str, Any]:
     """The next frame of these types; commands between are passed over."""
     while True:
         frame: dict[str, Any] = await ws.receive_json(timeout=60)
@@ -113,6 +147,18 @@ async def opened(http: aiohttp.ClientSession, base: str, sid: str) -> tuple[aioh
     ws, hello_ack = await enter(http, base, sid)
     await begin(ws)
     return ws, hello_ack["window_bytes"]
+
+
+async def pair_of_lines(http: aiohttp.ClientSession, base: str, sid: str) -> tuple[Line, Line]:
+    """The same with a `Line`, and one of a subscriber of what it sends."""
+    await create(http, base, sid)
+    await submit(http, base, sid)
+    source = await Line.to(http, f"{base}/v1/sessions/{sid}/ingest", PROTOCOLS)
+    await greet(source, sid)
+    await begin(source)
+    sink = await Line.to(http, f"{base}/v1/sessions/{sid}/stream")
+    await stands(sink)
+    return source, sink
 
 
 async def in_turn(work: Any, items: Any, at_once: int = AT_ONCE) -> list[Any]:
