@@ -626,7 +626,7 @@ async def test_who_has_no_room_stands_before_a_hole_or_has_something_waiting_tak
     feed.publish(log.grow(1), group=1)
     log.grow(1)
     feed.advance(10)  # by a hint: it is not in the ring
-    assert hand.seen == [9] and seqs([await asyncio.wait_for(step, 1)]) == [10]
+    assert hand.seen == [9] and seqs([await asyncio.wait_for(step, 10)]) == [10]
 
 
 async def test_handed_frames_are_filtered_and_end_where_the_session_ends() -> None:
@@ -638,7 +638,7 @@ async def test_handed_frames_are_filtered_and_end_where_the_session_ends() -> No
     assert hand.seen == [4, 6] and not step.done()
     log.rows.append(Entry(8, "session.closed", None, '{"seq":8}'))
     feed.publish(log.rows[-1:])
-    assert hand.seen == [4, 6, 8] and await asyncio.wait_for(step, 1) == Gone()
+    assert hand.seen == [4, 6, 8] and await asyncio.wait_for(step, 10) == Gone()
 
 
 async def test_a_reader_that_cannot_be_handed_anything_is_told_so_and_takes_nobody_with_it() -> None:
@@ -713,7 +713,7 @@ async def test_who_arrives_and_sees_more_than_the_others_heard_of_wakes_them() -
     log.grow(1)  # by an actor, whose hint was lost
     subscribe(feed, log)
     feed.advance(4)  # what the hub's look finds a moment later is no news any more
-    assert seqs([await asyncio.wait_for(reading, 1)]) == [4]
+    assert seqs([await asyncio.wait_for(reading, 10)]) == [4]
 
 
 class Snapshots:
@@ -765,8 +765,8 @@ async def test_who_arrives_and_finds_another_log_wakes_the_others() -> None:
     came = await arrive(hub)
     worker.waiting.pop().set_result(snapshot(5, "str_2"))
     await came
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(10):
         while not worker.waiting:  # the one that waits reads a page
             await asyncio.sleep(0)
     worker.waiting.pop().set_result(Page("str_2", 1, 5, (), (), (), (), 5))
-    assert await asyncio.wait_for(reading, 1) == Reset("restored", 1, 5, "str_2")
+    assert await asyncio.wait_for(reading, 10) == Reset("restored", 1, 5, "str_2")
