@@ -38,6 +38,10 @@ def main() -> int:
     known = {b.name: b for b in (*ALL, SOAK)}
     if unknown := [name for name in asked.names if name not in known]:
         parser.error(f"there is no {', '.join(unknown)}; there are {', '.join(known)}")
+    if asked.runs is not None and asked.runs < 1:
+        parser.error("--runs: at least 1")
+    if asked.minutes <= 0:
+        parser.error("--minutes: more than 0")
     chosen = [known[name] for name in asked.names] or (list(known.values()) if asked.quick else list(ALL))
     proc.open_files()
     facts = machine()

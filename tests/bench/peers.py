@@ -20,8 +20,9 @@ from typing import Any, Protocol
 import aiohttp
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
+from actors.protocol.codes import SUBPROTOCOL
+
 TEXT = "0123456789012345678901234567890123456789"
-PROTOCOLS = ("holdfast.v1",)
 PAUSE_S = 0.1
 AT_ONCE = 64  # connects or requests at a time: a crowd that comes through a door, not a flood of half-open sockets
 
@@ -37,7 +38,8 @@ async def connect(http: aiohttp.ClientSession, url: str, **kw: Any) -> aiohttp.C
 
 class Line(WSListener):  # type: ignore[misc]  # it is compiled, and says no types
     """A socket at the price of its frames: what aiohttp takes for one (a future, a task's turn, three coroutines) is
-    taken from the cores that the service is measured on. It can what `enter` and `watching` need; then `take` is it."""
+    taken from the cores that the service is measured on. It speaks JSON while it is opened; then `take` has the texts.
+    """
 
     def __init__(self) -> None:
         self.close_code: int | None = None
@@ -46,8 +48,8 @@ class Line(WSListener):  # type: ignore[misc]  # it is compiled, and says no typ
         self._transport: WSTransport
 
     @classmethod
-    async def to(cls, http: aiohttp.ClientSession, url: str, protocols: tuple[str, ...] = ()) -> Line:
-        headers = {**http.headers, **({"Sec-WebSocket-Protocol": ", ".join(protocols)} if protocols else {})}
+    async def to(cls, http: aiohttp.ClientSession, url: str, subprotocol: str = "") -> Line:
+        headers = dict(http.headers) | ({"Sec-WebSocket-Protocol": subprotocol} if subprotocol else {})
         _, line = await ws_connect(cls, url.replace("http", "ws", 1), extra_headers=headers)
         return line  # type: ignore[no-any-return]
 
@@ -93,6 +95,7 @@ async def watching(http: aiohttp.ClientSession, base: str, sid: str) -> aiohttp.
 
 
 async def stands(ws: Socket) -> None:
+    """Until a subscriber's snapshot has come."""
     snapshot = await ws.receive_json(timeout=60)
     assert snapshot["type"] == "snapshot", snapshot
 
@@ -110,12 +113,13 @@ async def submit(http: aiohttp.ClientSession, base: str, sid: str, execution_id:
 async def enter(
     http: aiohttp.ClientSession, base: str, sid: str, attempt: int = 1, executions: list[Any] | None = None
 ) -> tuple[aiohttp.ClientWebSocketResponse, dict[str, Any]]:
-    """A wrapper's socket up to `ready`, and the hello_ack; `took_ms` in it: from the hello on."""
-    ws = await connect(http, f"{base}/v1/sessions/{sid}/ingest", protocols=PROTOCOLS)
+    """A wrapper's socket up to `ready`, and the hello_ack."""
+    ws = await connect(http, f"{base}/v1/sessions/{sid}/ingest", protocols=(SUBPROTOCOL,))
     return ws, await greet(ws, sid, attempt, executions)
 
 
 async def greet(ws: Socket, sid: str, attempt: int = 1, executions: list[Any] | None = None) -> dict[str, Any]:
+    """hello to `ready` on an open socket; the hello_ack, and in it `took_ms` from the hello on."""
     hello = {"type": "hello", "protocol": 1, "wrapper_id": f"w_{sid}", "instance_id": f"i_{sid}", "attempt": attempt}
     began = time.perf_counter()
     await ws.send_json({**hello, "executions": executions or [], "spool": {"state": "ok"}})
@@ -150,10 +154,10 @@ async def opened(http: aiohttp.ClientSession, base: str, sid: str) -> tuple[aioh
 
 
 async def pair_of_lines(http: aiohttp.ClientSession, base: str, sid: str) -> tuple[Line, Line]:
-    """The same with a `Line`, and one of a subscriber of what it sends."""
+    """The wrapper's socket of such a session, and a subscriber's, as `Line`s."""
     await create(http, base, sid)
     await submit(http, base, sid)
-    source = await Line.to(http, f"{base}/v1/sessions/{sid}/ingest", PROTOCOLS)
+    source = await Line.to(http, f"{base}/v1/sessions/{sid}/ingest", SUBPROTOCOL)
     await greet(source, sid)
     await begin(source)
     sink = await Line.to(http, f"{base}/v1/sessions/{sid}/stream")

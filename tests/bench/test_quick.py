@@ -18,6 +18,14 @@ from tests.e2e.service import ROOT
 PROMISED = ("lost", "twice")  # of these even a quick run may have none
 
 
+@pytest.mark.parametrize("asked", [["B99"], ["B3", "--runs", "0"], ["B13", "--minutes", "-1"]])
+def test_what_cannot_be_measured_is_refused_before_anything_begins(asked: list[str]) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.bench", *asked], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert ran.returncode == 2 and "error: " in ran.stderr and not ran.stdout
+
+
 @pytest.mark.loud
 @pytest.mark.ray
 @pytest.mark.timeout(900)  # a minute and a half alone
