@@ -264,16 +264,17 @@ class RayPort:
                 full = self._spare() < WAKE_SPARE  # of this very rest
             # The newest first: after a storm, the oldest may have nothing left to do.
             wanted, began = self._to_wake[-1], time.monotonic()
-            if self._busy or (full and began - self._to_wake[0].asked_at < self._wake_patience_s):
+            if self._busy or (full and not await self._overdue(began)):
                 rest_s, looks = self._wake_look_s, True
                 continue
+            if not self._to_wake or self._to_wake[-1] is not wanted:
+                continue  # over by now, or somebody newer came while that was found out
             self._to_wake.pop()
             looks = False
             try:
                 if self.settings.cells is None and len(self.rows) >= self.settings.awake_max:
                     continue  # enough processes: its decisions are made by whoever asks, as while it sleeps
-                stale = began - wanted.again_at >= self._wake_stale_s
-                if stale and self._works is not None and not await self._works(wanted.subject):
+                if await self._is_over(wanted, began):
                     continue
                 await self._wake(wanted.name)
                 rest_s, looks = WAKE_REST * (time.monotonic() - began), True
@@ -281,6 +282,20 @@ class RayPort:
                 telemetry.emit("actor.wake.failed", name=wanted.name, error=error)
             finally:
                 self._waking.pop(wanted.name, None)
+
+    async def _overdue(self, now: float) -> bool:
+        """Whether somebody has waited for a spare core for too long. One who has nothing to do any more has not: his
+        impatience would fall to whoever asked last, a command that has the machine to itself."""
+        while self._to_wake and now - (oldest := self._to_wake[0]).asked_at >= self._wake_patience_s:
+            if not await self._is_over(oldest, now):
+                return True
+            if self._to_wake and self._to_wake[0] is oldest:
+                del self._waking[self._to_wake.popleft().name]
+        return False
+
+    async def _is_over(self, wanted: Wanted, now: float) -> bool:
+        stale = now - wanted.again_at >= self._wake_stale_s
+        return stale and self._works is not None and not await self._works(wanted.subject)
 
     async def _wake(self, name: str) -> None:
         handle = await self._pool.run(lambda: mailbox_actor(name, self.settings, self.cluster), BORN_S)

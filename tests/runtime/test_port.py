@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,29 @@ async def test_who_asked_long_ago_and_has_nothing_to_do_any_more_is_not_woken(
     assert await port.look() == woken
     port.wake("s")  # what was not done can be asked for again
     assert await port.look() == 2 * woken
+
+
+@pytest.mark.parametrize(
+    ("works", "woken"), [(False, []), (True, ["session/new", "session/old"])], ids=["over", "at work"]
+)
+async def test_who_waited_for_a_spare_core_in_vain_lends_his_impatience_only_while_he_has_something_to_do(
+    works: bool, woken: list[str]
+) -> None:
+    """One command after the other, each with the whole machine: the second was woken for in its first second."""
+
+    async def at_work(subject: str) -> bool:
+        return works
+
+    spare = [0.0]
+    port = Waking(works=at_work, worked=lambda: 0.0, spare=lambda: spare[0], wake_patience_s=60.0)
+    port.wake("old")
+    for stamp in ("asked_at", "again_at"):
+        setattr(port._waking["session/old"], stamp, time.monotonic() - 61.0)
+    port.wake("new")
+    assert await port.look() == woken
+    spare[0] = 2.0
+    assert sorted(await port.look()) == (woken or ["session/new"])
+    assert not port._waking
 
 
 async def test_an_answer_is_the_answer() -> None:
