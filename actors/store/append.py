@@ -24,6 +24,7 @@ import orjson
 from actors.law.delivery import Again, Apply, Gap, cover
 from actors.law.execution import fenced_by
 from actors.store import rows
+from actors.store.compressed import Compressor
 from actors.store.contract import Appended, AppendItem, AppendRefused, AppendResult, EncodedEvent
 from actors.store.hot import FRESH_EVENTS, FRESH_MOST, FRESH_SPAN_MS, SWEEP_ROWS, Hot, Run, text, within_pace
 from actors.store.rows import RUN_EVENTS
@@ -90,11 +91,11 @@ INSERT_FRESH_ONE = f"insert into fresh (n, prior, {rows.EVENT_COLUMNS}) values (
 # Long events are parameters, a power of two of rows at a time: inside a text 16 KiB of output would be escaped, read
 # and unescaped, and in one blob beside it copied four times more. One statement for many of them all the same, because
 # the interpreter is handed over once for each.
-LONG_COLUMNS: Final = rows.EVENT_COLUMNS.count(",") + 1
+_LONG_COLUMNS: Final = f"{rows.EVENT_COLUMNS}, run_bytes"
+LONG_COLUMNS: Final = _LONG_COLUMNS.count(",") + 1
 _LONG = f"({', '.join('?' * LONG_COLUMNS)})"
 INSERT_LONG = {
-    n: f"insert into events ({rows.EVENT_COLUMNS}) values {', '.join([_LONG] * n)}"
-    for n in (128, 64, 32, 16, 8, 4, 2, 1)
+    n: f"insert into events ({_LONG_COLUMNS}) values {', '.join([_LONG] * n)}" for n in (128, 64, 32, 16, 8, 4, 2, 1)
 }
 LONG_BYTES: Final = 512  # on average
 FEW_EVENTS: Final = 8  # of one item: fewer wait for more of their kind, as many are a run
@@ -116,6 +117,8 @@ class _Moved(NamedTuple):
 
 class Appends(Hot):
     """Mixed into the store: needs `_c` and the group's clocks."""
+
+    _compressor: Compressor
 
     def append_in_transaction(self, item: AppendItem, wall_ms: int, service_ms: int) -> AppendResult:
         """One item, in its caller's savepoint `item`."""
@@ -221,8 +224,9 @@ class Appends(Hot):
         values: list[Any] = []
         for item, at in placed:
             sid, eid, seq, exec_seq = item.session_id, item.execution_id, at.first_seq, item.first
-            for type_, ts_ms, data in item.events:
-                values += (sid, seq, eid, exec_seq, type_, ts_ms, wall_ms, data)
+            kept = self._compressor.frames([data for _, _, data in item.events])
+            for (type_, ts_ms, _), (data, lost) in zip(item.events, kept, strict=True):
+                values += (sid, seq, eid, exec_seq, type_, ts_ms, wall_ms, data, lost)
                 seq, exec_seq = seq + 1, exec_seq + 1
         begin, left = 0, len(values) // LONG_COLUMNS
         for n, sql in INSERT_LONG.items():

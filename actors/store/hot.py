@@ -49,7 +49,7 @@ FRESH: Final = (
 _AS_RUNS: Final = (
     f"{_CHAIN}, joined as (select head, cast(group_concat(spelled, char(10)) as blob) as words, count(*) as length, "
     "iif(min(type) = max(type), min(type), group_concat(type, ' ')) as types, max(stored_at_ms) as latest from ("
-    f"select head, type, stored_at_ms, chain.prior is null as first, {rows.FRAGMENT_SQL} as spelled "
+    f"select head, type, stored_at_ms, chain.prior is null as first, {rows.FRESH_FRAGMENT_SQL} as spelled "
     "from chain join fresh on fresh.n = chain.n order by head, seq) "
     "group by head having max(first)) "
     "select session_id, seq, execution_id, exec_seq, ' ' || types || ' ', ts_ms, latest, length, words "

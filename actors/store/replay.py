@@ -20,7 +20,7 @@ from actors.store.hot import FRESH, text
 from actors.store.reads import Reads
 
 _RANGE: Final = "from events where session_id = ? and seq > ? and seq <= ?"
-_SIZE: Final = "octet_length(data) + run_bytes"
+_SIZE: Final = "octet_length(data) + run_bytes"  # as they are sent: those of a run, or those that a frame has lost
 _BYTES: Final = f"select sum({_SIZE}) {_RANGE}"
 _NEXT: Final = "select min(seq) from events where session_id = ? and seq > ?"
 _FITTING: Final = (
@@ -97,8 +97,8 @@ class Replay(Reads):
             values.append(execution_id)
         order = "desc" if before_seq is not None else "asc"
         sql = (
-            f"select seq, execution_id, exec_seq, type, ts_ms, iif(run_length, {_WORDS}, data), run_length from events "
-            f"where {' and '.join(where)} order by seq {order}"
+            f"select seq, execution_id, exec_seq, type, ts_ms, iif(run_length, {_WORDS}, {rows.DATA_SQL}), run_length "
+            f"from events where {' and '.join(where)} order by seq {order}"
         )
         asked = Asked(after_seq, before_seq, frozenset(types))
         with self._snapshot() as c:

@@ -130,8 +130,13 @@ INSERT_EVENT = f"insert into events ({EVENT_COLUMNS}) values (?, ?, ?, ?, ?, ?, 
 # How many events a row holds, and the first of them.
 LENGTH_SQL = "max(run_length, 1)"
 FIRST_SQL = f"(seq + 1 - {LENGTH_SQL})"
-# The same by SQLite, over the columns of `events`.
-FRAGMENT_SQL = (
+# An event's JSON as it came. In `events` a long one may be kept compressed (compressed.py), in `fresh` none is.
+DATA_SQL = "iif(typeof(data) = 'blob', plain(data), data)"
+
+# `fragment` by SQLite, over the columns of either.
+_FRAGMENT_SQL = (
     """format('{"seq":%d,"execution_id":%s,"exec_seq":%s,"type":"%s","ts_ms":%d,"data":%s}', seq, """
-    """iif(execution_id is null, 'null', '"' || execution_id || '"'), ifnull(exec_seq, 'null'), type, ts_ms, data)"""
+    """iif(execution_id is null, 'null', '"' || execution_id || '"'), ifnull(exec_seq, 'null'), type, ts_ms, """
 )
+FRESH_FRAGMENT_SQL = f"{_FRAGMENT_SQL}data)"
+FRAGMENT_SQL = f"{_FRAGMENT_SQL}{DATA_SQL})"

@@ -20,6 +20,7 @@ from actors.protocol.defaults import SERVICE_STEP_MAX_S
 from actors.protocol.errors import HoldfastError, StorageBroken, StorageError
 from actors.store import rows
 from actors.store.append import Appends
+from actors.store.compressed import Compressor, make_known
 from actors.store.contract import (
     ActorRow,
     Appended,
@@ -64,6 +65,8 @@ class SqliteStore(Webhooks, Retention, OrderReads, Replay, Enrolments, Appends, 
         self._path, self._c, self._turn, self.policy, self._wall = path, connection, turn, policy, wall
         self._on_blocked = self._end_frozen_holder if guards else None
         self._sqlite = library()
+        self._compressor = Compressor()
+        make_known(connection)
 
     @classmethod
     def open(

@@ -13,7 +13,7 @@ from typing import Any
 from tests.bench.figures import Benchmark, Figures, Target
 from tests.bench.harness import Bench
 from tests.e2e.service import Service, alive
-from tests.each_event import each_event
+from tests.each_event import each_event, readable
 
 SESSIONS, RATE = 1000, 2.0
 
@@ -48,6 +48,7 @@ def judge(service: Service, made: dict[str, int]) -> dict[str, float]:
     """
     found: dict[str, Any] = {}
     with sqlite3.connect(f"file:{service.data}/holdfast.db?mode=ro", uri=True, timeout=30) as db:
+        readable(db)
         asked = db.execute(
             f"select session_id, count(*), count(distinct exec_seq), max(exec_seq) from {each_event()} "
             "where execution_id = 'e1' and type = 'output' group by session_id"

@@ -7,7 +7,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from tests.each_event import each_event
+from tests.each_event import each_event, readable
 from tests.nemesis.record import Recorder
 
 
@@ -15,6 +15,7 @@ def dump(database: Path, recorder: Recorder, defaults: dict[str, float | None], 
     """``defaults``: the configured limits, for what neither execution nor session says."""
     with sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=10) as db:
         db.row_factory = sqlite3.Row
+        readable(db)
         for row in db.execute(f"select * from {each_event()} order by session_id, seq"):
             recorder.say(
                 "stored",

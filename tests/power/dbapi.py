@@ -83,6 +83,9 @@ class Connection:
     def executescript(self, sql: str) -> Cursor:
         return self._run(lambda c: c.execute(self.instead(sql)), "")
 
+    def create_function(self, name: str, narg: int, made: Callable[..., Any], *, deterministic: bool) -> None:
+        self.apsw.create_scalar_function(name, made, narg, deterministic=deterministic)
+
     def commit(self) -> None:
         if self.in_transaction:
             self._commit("commit")

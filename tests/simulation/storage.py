@@ -15,6 +15,7 @@ from actors.protocol.errors import StorageUnavailable
 from actors.store.locks import library
 from actors.store.sqlite import SqliteStore
 from actors.store.worker import READ_QUEUE, StoreWorker
+from tests.each_event import readable
 from tests.simulation.kernel import US, Kernel, Process, _answer
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ class Disk:
         )
         source.backup(self.connection)
         self.connection.executescript(GUARDS)
+        readable(self.connection)
 
     def wall_ms(self) -> int:
         return 1_700_000_000_000 + (self.kernel.now + self.wall_offset_us) // 1000

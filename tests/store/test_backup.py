@@ -50,7 +50,7 @@ def old(tmp_path: Path) -> Any:
 def test_writers_go_on_during_a_copy_and_the_copy_is_one_moment(old: World, tmp_path: Path) -> None:
     old.running()
     for first in range(2, 10_002, 1000):
-        old.append(old.item(first, 1000, text="x" * 1000))
+        old.append(old.item(first, 1000, text="x" * 900))
     head = old.events()[-1]["seq"]
     seen: list[int] = []
 
