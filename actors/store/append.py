@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
@@ -24,7 +25,7 @@ import orjson
 from actors.law.delivery import Again, Apply, Gap, cover
 from actors.law.execution import fenced_by
 from actors.store import rows
-from actors.store.compressed import Compressor
+from actors.store.compressed import Compressor, Kept
 from actors.store.contract import Appended, AppendItem, AppendRefused, AppendResult, EncodedEvent
 from actors.store.hot import FRESH_EVENTS, FRESH_MOST, FRESH_SPAN_MS, SWEEP_ROWS, Hot, Run, text, within_pace
 from actors.store.rows import RUN_EVENTS
@@ -119,6 +120,21 @@ class Appends(Hot):
     """Mixed into the store: needs `_c` and the group's clocks."""
 
     _compressor: Compressor
+    _frames: dict[int, list[Kept]]  # of the group's long items, by the id of each
+
+    @contextmanager
+    def compressed(self, jobs: Iterable[object]) -> Iterator[None]:
+        """What is long among the items, before their transaction is opened: no other writer waits for that."""
+        self._frames = {
+            id(job): self._as_kept(job) for job in jobs if isinstance(job, AppendItem) and _long(job.events)
+        }
+        try:
+            yield
+        finally:
+            self._frames = {}
+
+    def _as_kept(self, item: AppendItem) -> list[Kept]:
+        return list(self._compressor.frames([data for _, _, data in item.events]))
 
     def append_in_transaction(self, item: AppendItem, wall_ms: int, service_ms: int) -> AppendResult:
         """One item, in its caller's savepoint `item`."""
@@ -224,7 +240,7 @@ class Appends(Hot):
         values: list[Any] = []
         for item, at in placed:
             sid, eid, seq, exec_seq = item.session_id, item.execution_id, at.first_seq, item.first
-            kept = self._compressor.frames([data for _, _, data in item.events])
+            kept = self._frames.get(id(item)) or self._as_kept(item)
             for (type_, ts_ms, _), (data, lost) in zip(item.events, kept, strict=True):
                 values += (sid, seq, eid, exec_seq, type_, ts_ms, wall_ms, data, lost)
                 seq, exec_seq = seq + 1, exec_seq + 1

@@ -25,15 +25,18 @@ _OPTIONS: Final[dict[int, int]] = {
 }
 
 
+Kept = tuple[str | bytes, int]  # as the column holds it, and how many bytes it has lost; 0: it stands there as it is
+
+
 class Compressor:
     """Not for two threads at once."""
 
     def __init__(self) -> None:
         self._zstd = zstd.ZstdCompressor(options=_OPTIONS)
 
-    def frames(self, events: Iterable[str]) -> Iterator[tuple[str | bytes, int]]:
-        """Of one item: each as the column holds it, and how many bytes it has lost; 0 if it stands there as it is.
-        After one that was not worth it no other is tried: what an agent says at once is most often of one kind."""
+    def frames(self, events: Iterable[str]) -> Iterator[Kept]:
+        """The events of one item. After one that was not worth it no other is tried: what an agent says at once is most
+        often of one kind."""
         pays = True
         for data in events:
             if not pays or len(data) < COMPRESS_BYTES:

@@ -65,7 +65,7 @@ class SqliteStore(Webhooks, Retention, OrderReads, Replay, Enrolments, Appends, 
         self._path, self._c, self._turn, self.policy, self._wall = path, connection, turn, policy, wall
         self._on_blocked = self._end_frozen_holder if guards else None
         self._sqlite = library()
-        self._compressor = Compressor()
+        self._compressor, self._frames = Compressor(), {}
         make_known(connection)
 
     @classmethod
@@ -164,12 +164,13 @@ class SqliteStore(Webhooks, Retention, OrderReads, Replay, Enrolments, Appends, 
         return self._alone(lambda: self.decide_in_transaction(request, key))
 
     def commit_group(self, jobs: Sequence[Request | Keyed | AppendItem]) -> GroupResult:
-        if items := _strangers(jobs):
-            try:
-                return self._alone(lambda: self._whole(items))
-            except _NotAllOfThem:
-                pass  # each by itself, in a savepoint of its own, shows which
-        return self._alone(lambda: self._group(jobs))
+        with self.compressed(jobs):
+            if items := _strangers(jobs):
+                try:
+                    return self._alone(lambda: self._whole(items))
+                except _NotAllOfThem:
+                    pass  # each by itself, in a savepoint of its own, shows which
+            return self._alone(lambda: self._group(jobs))
 
     def _whole(self, items: Sequence[AppendItem]) -> GroupResult:
         """Most groups, and all of them as long as nobody is refused. The transaction is their savepoint: SQLite's own

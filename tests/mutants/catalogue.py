@@ -36,6 +36,7 @@ ORDER_KNOWLEDGE = "tests/store/test_orders_knowledge.py::"
 STATIONS = "tests/store/test_stations.py::"
 HOT = "tests/store/test_hot.py::"
 RUNS = "tests/store/test_runs.py::"
+COMPRESSED = "tests/store/test_compressed.py::"
 
 
 @dataclass(frozen=True, slots=True)
@@ -705,6 +706,31 @@ CATALOGUE: Final[tuple[Mutant, ...]] = (
         "page = pages[asked.told]",
         "page = pages[-1]",
         (FEED + "test_pages_are_read_ahead_while_there_is_room_and_their_room_comes_back",),
+    ),
+    # ------------------------------------------------------------ long events
+    Mutant(
+        "a page of long events is as long as what is kept of them allows",
+        "§4",
+        "actors/store/replay.py",
+        "octet_length(data) + run_bytes",
+        "octet_length(data)",
+        (COMPRESSED + "test_a_page_is_bounded_by_what_is_sent_not_by_what_is_kept",),
+    ),
+    Mutant(
+        "bits that the disk has turned are shown to watchers",
+        "G1",
+        "actors/store/compressed.py",
+        "zstd.CompressionParameter.checksum_flag: 1,",
+        "zstd.CompressionParameter.checksum_flag: 0,",
+        (COMPRESSED + "test_bits_that_turned_on_the_disk_are_an_error_and_never_shown",),
+    ),
+    Mutant(
+        "what was compressed is handed on as if it were text",
+        "G1",
+        "actors/store/rows.py",
+        "iif(typeof(data) = 'blob', plain(data), data)",
+        "cast(data as text)",
+        (COMPRESSED + "test_what_gets_smaller_is_kept_small_and_read_word_for_word",),
     ),
     # ------------------------------------------------------------ runs
     Mutant(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -282,6 +283,19 @@ def test_run_shows_the_output_and_exits_with_the_commands_code(holdfast: Up) -> 
     assert again.returncode == 0 and lines[0] == {"stream": "stdout", "text": "twice\n"}
     assert lines[-1]["status"] == "completed" and lines[-1]["acked"] is True
     assert list((holdfast.folder / ".local/state/holdfast/run").iterdir()) == [], "acknowledged spools are removed"
+
+
+@pytest.mark.ray
+def test_much_output_is_kept_small_and_told_word_for_word(holdfast: Up) -> None:
+    ran = holdfast.cli("run", "--session", "long", "--", "seq", "30000")
+    tail = holdfast.cli("session", "tail", "long", "--after", "0", "--until-caught-up", "--json")
+    told = [json.loads(line) for line in tail.stdout.splitlines()]
+    said = "".join(event["data"]["text"] for event in told if event["type"] == "output")
+    assert said == ran.stdout == "".join(f"{n}\n" for n in range(1, 30_001))
+    with sqlite3.connect(f"file:{holdfast.data_dir}/holdfast.db?mode=ro", uri=True) as db:
+        kept = db.execute("select sum(length(cast(data as blob))) from events where session_id = 'long'").fetchone()[0]
+    db.close()
+    assert kept < len(said) / 2
 
 
 @pytest.mark.ray

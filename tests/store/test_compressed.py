@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.store.append import LONG_BYTES
@@ -100,6 +100,7 @@ def test_a_page_is_bounded_by_what_is_sent_not_by_what_is_kept(world: World) -> 
     assert spelled.joined.decode() == ",".join(page.fragments)
 
 
+@settings(deadline=None, max_examples=60)
 @given(
     st.lists(
         st.lists(st.tuples(st.sampled_from(SMALL_AND_LARGE), st.booleans()), min_size=1, max_size=12),
@@ -131,6 +132,7 @@ def test_runs_rows_and_frames_stand_in_one_log_and_each_event_in_its_place(
             world.close()
 
 
+@settings(deadline=None)
 @given(st.text(min_size=COMPRESS_BYTES, max_size=3 * COMPRESS_BYTES))
 def test_any_text_comes_back(text: str) -> None:
     encoded = json.dumps(text, ensure_ascii=False)
