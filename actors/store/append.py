@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
@@ -125,9 +125,10 @@ class Appends(Hot):
     @contextmanager
     def compressed(self, jobs: Iterable[object]) -> Iterator[None]:
         """What is long among the items, before their transaction is opened: no other writer waits for that."""
-        self._frames = {
-            id(job): self._as_kept(job) for job in jobs if isinstance(job, AppendItem) and _long(job.events)
-        }
+        for job in jobs:
+            if isinstance(job, AppendItem) and _long(job.events):
+                with suppress(UnicodeEncodeError):  # its insert says so, and takes nobody else of the group along
+                    self._frames[id(job)] = self._as_kept(job)
         try:
             yield
         finally:

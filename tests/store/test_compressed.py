@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actors.protocol.errors import HoldfastError
 from actors.store.append import LONG_BYTES
 from actors.store.compressed import COMPRESS_BYTES, Compressor, plain
-from actors.store.contract import AppendItem, EncodedEvent
+from actors.store.contract import Appended, AppendItem, EncodedEvent
 from actors.store.locks import library
 from tests.each_event import each_event, readable
 from tests.world import World
@@ -164,6 +165,19 @@ def test_the_interpreters_own_library_reads_what_ours_wrote(world: World) -> Non
         found = judge.execute(f"select data from {each_event()} where type = 'output' order by seq").fetchall()
     judge.close()
     assert [row[0] for row in found] == [event.data for event in events]
+
+
+def test_text_that_no_utf8_spells_is_refused_and_takes_nobody_along(world: World) -> None:
+    """The wire lets none in; the rule of a group is older than that."""
+    made = []
+    for s in "ab":
+        world.running("e1", s)
+        sid, epoch, instance = world.connections[f"con_{s}"]
+        text = PROSE[:9000] + ("\ud800" if s == "a" else "")
+        made.append(AppendItem(sid, f"con_{s}", epoch, "e1", 2, 1, (said(text),), instance))
+    poisoned, done = world.store.commit_group(made).results
+    assert isinstance(poisoned, HoldfastError) and isinstance(done, Appended)
+    assert [type(data) for data in stored(world)] == [bytes]
 
 
 def test_long_means_at_least_what_a_run_would_not_take() -> None:
