@@ -294,8 +294,10 @@ class RayPort:
         return False
 
     async def _is_over(self, wanted: Wanted, now: float) -> bool:
-        stale = now - wanted.again_at >= self._wake_stale_s
-        return stale and self._works is not None and not await self._works(wanted.subject)
+        asked_at = wanted.again_at
+        if now - asked_at < self._wake_stale_s or self._works is None or await self._works(wanted.subject):
+            return False
+        return wanted.again_at == asked_at  # somebody may have asked again meanwhile
 
     async def _wake(self, name: str) -> None:
         handle = await self._pool.run(lambda: mailbox_actor(name, self.settings, self.cluster), BORN_S)

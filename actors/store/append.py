@@ -125,14 +125,14 @@ class Appends(Hot):
     @contextmanager
     def compressed(self, jobs: Iterable[object]) -> Iterator[None]:
         """What is long among the items, before their transaction is opened: no other writer waits for that."""
-        for job in jobs:
-            if isinstance(job, AppendItem) and _long(job.events):
-                with suppress(UnicodeEncodeError):  # its insert says so, and takes nobody else of the group along
-                    self._frames[id(job)] = self._as_kept(job)
         try:
+            for job in jobs:
+                if isinstance(job, AppendItem) and _long(job.events):
+                    with suppress(UnicodeEncodeError):  # its insert says so, and takes nobody else of the group along
+                        self._frames[id(job)] = self._as_kept(job)
             yield
         finally:
-            self._frames = {}
+            self._frames = {}  # an id is given again as soon as its item is gone
 
     def _as_kept(self, item: AppendItem) -> list[Kept]:
         return list(self._compressor.frames([data for _, _, data in item.events]))

@@ -198,6 +198,19 @@ async def test_who_waited_for_a_spare_core_in_vain_lends_his_impatience_only_whi
     assert not port._waking
 
 
+@pytest.mark.parametrize("spare", [2.0, 0.0], ids=["a core to spare", "none"])
+async def test_who_asks_again_while_it_is_found_out_that_he_is_over_is_not_dropped(spare: float) -> None:
+    async def at_work(subject: str) -> bool:
+        port.wake(subject)
+        return False
+
+    port = Waking(works=at_work, worked=lambda: 0.0, spare=lambda: spare, wake_patience_s=60.0)
+    port.wake("s")
+    for stamp in ("asked_at", "again_at"):
+        setattr(port._waking["session/s"], stamp, time.monotonic() - 61.0)
+    assert await port.look() == ["session/s"]
+
+
 async def test_an_answer_is_the_answer() -> None:
     stage = Stage(answers)
     assert await stage.call() == OUTCOME

@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.protocol.errors import HoldfastError
-from actors.store.append import LONG_BYTES
 from actors.store.compressed import COMPRESS_BYTES, Compressor, plain
 from actors.store.contract import Appended, AppendItem, EncodedEvent
 from actors.store.locks import library
@@ -178,7 +177,3 @@ def test_text_that_no_utf8_spells_is_refused_and_takes_nobody_along(world: World
     poisoned, done = world.store.commit_group(made).results
     assert isinstance(poisoned, HoldfastError) and isinstance(done, Appended)
     assert [type(data) for data in stored(world)] == [bytes]
-
-
-def test_long_means_at_least_what_a_run_would_not_take() -> None:
-    assert COMPRESS_BYTES >= LONG_BYTES
