@@ -14,8 +14,8 @@ from backports import zstd  # the standard library's `compression.zstd` of Pytho
 # A row of `events` that is longer has pages of its own (SQLite keeps a quarter of a page of such a row with its
 # neighbours), so that below it nothing is saved; and of 0.5 KiB of JSON a frame leaves six tenths.
 COMPRESS_BYTES: Final = 1024
-# Of its bytes an event has to lose so many: base64, which is how JSON has what is compressed or encrypted already, loses
-# a quarter, for as much work as anything else.
+# Of its bytes an event has to lose so many: base64, which is how JSON has what is compressed or encrypted already,
+# loses a quarter, for as much work as anything else.
 WORTH: Final = 1 / 3
 # JSON around source text in pieces of 16 KiB: a third of the bytes is left, and level 3 leaves a twentieth less of it.
 LEVEL: Final = 1
